@@ -1,0 +1,3 @@
+"""stapleguard: the last step of a certificate renewal."""
+
+__version__ = "0.1.0"

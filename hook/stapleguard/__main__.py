@@ -1,0 +1,6 @@
+"""`python -m stapleguard`."""
+
+from stapleguard.cli import main
+
+if __name__ == "__main__":
+    main()

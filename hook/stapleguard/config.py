@@ -1,0 +1,293 @@
+"""The configuration: TOML text in, one frozen `Config` out, or one error that names file, key and remedy.
+
+Every key has a default and the file may be absent. `SCHEMA` is the single table of keys: the parser, the
+nearest-key hint and docs/reference/configuration.md are all made from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Final
+
+from stapleguard.model import Prime, UsageError, escape
+
+NAME: Final = re.compile(r"[A-Za-z0-9_*][A-Za-z0-9._*@+-]{0,199}")
+"""What a lineage may be called: one path component that is neither hidden nor an option."""
+
+
+class MissingStaple(Enum):
+    """What to do when a certificate that is not must-staple gets no staple within the budget."""
+
+    ALERT = "alert"
+    ROLLBACK = "rollback"
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """One configured lineage; empty values fall back to what is found or to the global setting."""
+
+    name: str
+    sources: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    prime: Prime | None = None
+    missing_staple: MissingStaple | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings. Durations are seconds."""
+
+    anchors: str = ""
+    prime: Prime = Prime.AUTO
+    missing_staple: MissingStaple = MissingStaple.ALERT
+    generations: int = 5
+    fetch_timeout: float = 15.0
+    allow_addresses: tuple[str, ...] = ()
+    proxy: str = ""
+    prove_timeout: float = 60.0
+    prove_interval: float = 0.05
+    prove_backoff: float = 1.6
+    prove_interval_max: float = 5.0
+    prove_quiet: float = 10.0
+    handshake_timeout: float = 5.0
+    confidence: float = 0.99
+    responder_wait: float = 60.0
+    responder_patience: float = 900.0
+    nginx_binary: str = ""
+    nginx_config: str = ""
+    nginx_resolver: tuple[str, ...] = ()
+    nginx_resolver_timeout: float | None = None
+    test_timeout: float = 30.0
+    lineages: Mapping[str, Lineage] = field(default_factory=dict)
+
+    def lineage(self, name: str) -> Lineage:
+        """Return what is configured for a lineage, or a bare one of that name."""
+        return self.lineages.get(name) or Lineage(name)
+
+    def owner_of(self, directory: str) -> str | None:
+        """Return the configured lineage that has `directory` among its sources."""
+        for lineage in self.lineages.values():
+            if directory.rstrip("/") in (source.rstrip("/") for source in lineage.sources):
+                return lineage.name
+        return None
+
+    def prime_for(self, name: str) -> Prime:
+        """Return how this lineage is primed."""
+        return self.lineage(name).prime or self.prime
+
+    def missing_staple_for(self, name: str) -> MissingStaple:
+        """Return what a missing staple means for this lineage."""
+        return self.lineage(name).missing_staple or self.missing_staple
+
+
+class _Bad(Exception):
+    """A value that does not fit; the text says what would."""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or any(ord(char) < 32 for char in value):
+        raise _Bad("a string on one line")
+    return value
+
+
+def _path(value: object) -> str:
+    text = _text(value)
+    if not text.startswith("/"):
+        raise _Bad("an absolute path")
+    return text
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 31_536_000:
+        raise _Bad("a number of seconds, 0 or more")
+    return float(value)
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 1000:
+        raise _Bad("a whole number from 2 to 1000")
+    return value
+
+
+def _factor(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 10:
+        raise _Bad("a number from 1 to 10")
+    return float(value)
+
+
+def _confidence(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.5 <= value < 1:
+        raise _Bad("a number from 0.5 to below 1")
+    return float(value)
+
+
+def _prime(value: object) -> Prime:
+    try:
+        return Prime(value)
+    except ValueError:
+        raise _Bad('"auto", "file" or "warm"') from None
+
+
+def _missing(value: object) -> MissingStaple:
+    try:
+        return MissingStaple(value)
+    except ValueError:
+        raise _Bad('"alert" or "rollback"') from None
+
+
+def _list(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _Bad("a list of strings")
+    return tuple(_text(item) for item in value)
+
+
+def _paths(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _Bad("a list of absolute paths")
+    return tuple(_path(item) for item in value)
+
+
+def networks(values: Sequence[str]) -> tuple[str, ...]:
+    """Check address ranges in CIDR notation (a bare address is a range of one); UsageError when one is not."""
+    try:
+        return tuple(str(ipaddress.ip_network(value, strict=False)) for value in values)
+    except ValueError as error:
+        raise UsageError(
+            f"not an address range: {escape(str(error))}", "write it like 192.0.2.0/24 or 2001:db8::/32"
+        ) from None
+
+
+def _networks(value: object) -> tuple[str, ...]:
+    try:
+        return networks(_list(value))
+    except UsageError:
+        raise _Bad('a list of address ranges such as "192.0.2.0/24"') from None
+
+
+_ENDPOINT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]\s/]+):(\d{1,5})")
+
+
+def endpoint(text: str) -> tuple[str, int]:
+    """Split HOST:PORT or [V6]:PORT; UsageError when it is neither."""
+    match = _ENDPOINT.fullmatch(text)
+    if match is None or not 0 < int(match[2]) < 65536:
+        raise UsageError(f"not HOST:PORT: {escape(text)}", "write it like example.org:443 or [2001:db8::1]:443")
+    return match[1].strip("[]"), int(match[2])
+
+
+def _endpoints(value: object) -> tuple[str, ...]:
+    listed = _list(value)
+    try:
+        for item in listed:
+            endpoint(item)
+    except UsageError as error:
+        raise _Bad(f"a list of HOST:PORT ({error.message})") from None
+    return listed
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One configuration key: where it goes in `Config`, how its value is read, what it is for."""
+
+    attribute: str
+    parse: Callable[[object], object]
+    about: str
+
+
+SCHEMA: Final[Mapping[str, Key]] = {
+    "anchors": Key("anchors", _path, "PEM file of trust anchors instead of the system's store"),
+    "generations": Key("generations", _count, "how many generations of a lineage are kept"),
+    "policy.prime": Key("prime", _prime, "how a server gets its first staple: auto, file or warm"),
+    "policy.missing_staple": Key(
+        "missing_staple", _missing, "alert or rollback when a certificate that is not must-staple gets no staple"
+    ),
+    "fetch.timeout": Key("fetch_timeout", _seconds, "seconds for one exchange with a responder, in all"),
+    "fetch.allow_addresses": Key(
+        "allow_addresses", _networks, "private or loopback ranges that a responder or AIA host may have"
+    ),
+    "fetch.proxy": Key("proxy", _text, "HTTP proxy for responders and AIA, http://host:port"),
+    "prove.timeout": Key("prove_timeout", _seconds, "seconds from the reload until the proof must be complete"),
+    "prove.interval": Key("prove_interval", _seconds, "seconds between two rounds of handshakes at first"),
+    "prove.backoff": Key("prove_backoff", _factor, "factor by which the interval grows from round to round"),
+    "prove.interval_max": Key("prove_interval_max", _seconds, "seconds between two rounds at most"),
+    "prove.quiet": Key(
+        "prove_quiet", _seconds, "seconds without any progress after which more waiting is held to be useless"
+    ),
+    "prove.handshake_timeout": Key("handshake_timeout", _seconds, "seconds for one connection and one handshake each"),
+    "prove.confidence": Key(
+        "confidence", _confidence, "wanted confidence where the workers of a server cannot be told apart"
+    ),
+    "responder.wait": Key(
+        "responder_wait", _seconds, "seconds in the foreground for an answer about a certificate that needs one"
+    ),
+    "responder.patience": Key(
+        "responder_patience", _seconds, "seconds that a fresh certificate's responder may lag before it is a failure"
+    ),
+    "nginx.binary": Key("nginx_binary", _path, "the nginx program, when the running one is not to be used"),
+    "nginx.config": Key("nginx_config", _path, "its configuration file, when several nginx run here"),
+    "nginx.resolver": Key("nginx_resolver", _list, "values of the `resolver` line of the include, e.g. 127.0.0.53"),
+    "nginx.resolver_timeout": Key("nginx_resolver_timeout", _seconds, "value of its `resolver_timeout` line"),
+    "nginx.test_timeout": Key("test_timeout", _seconds, "seconds for a configuration test or a reload command"),
+}
+
+LINEAGE_SCHEMA: Final[Mapping[str, Key]] = {
+    "sources": Key("sources", _paths, "the ACME client's directories; a second one of another key type is served beside"),
+    "endpoints": Key("endpoints", _endpoints, "HOST:PORT to prove on, besides what the server's configuration tells"),
+    "names": Key("names", _list, "names that the certificate must cover, besides the server's own"),
+    "prime": Key("prime", _prime, "as policy.prime, for this lineage"),
+    "missing_staple": Key("missing_staple", _missing, "as policy.missing_staple, for this lineage"),
+}
+
+
+def parse(text: str, file: str) -> Config:
+    """Read the text of a configuration file (TOML 1.0); `file` is its name for messages. UsageError on any fault."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file}: not valid TOML: {escape(str(error))}", "see docs/reference/configuration.md") from None
+    lineages = document.pop("lineage", {})
+    values = _read(_flat(document), SCHEMA, file, "")
+    if not isinstance(lineages, dict):
+        raise UsageError(f"{file}: lineage must be tables", 'write [lineage."example.org"]')
+    read = {name: _lineage(name, table, file) for name, table in lineages.items()}
+    return replace(Config(lineages=read), **values)
+
+
+def _lineage(name: str, table: object, file: str) -> Lineage:
+    if NAME.fullmatch(name) is None or not isinstance(table, dict):
+        raise UsageError(f"{file}: not a lineage: {escape(name)}", 'write [lineage."example.org"]')
+    return replace(Lineage(name), **_read(table, LINEAGE_SCHEMA, file, f"lineage.{name}."))
+
+
+def _flat(document: Mapping[str, object]) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": item for inner, item in value.items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def _read(flat: Mapping[str, object], schema: Mapping[str, Key], file: str, prefix: str) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for key, value in flat.items():
+        known = schema.get(key)
+        if known is None:
+            near = difflib.get_close_matches(key, [*schema], n=1, cutoff=0)
+            raise UsageError(
+                f"{file}: unknown key {escape(prefix + key)}",
+                f"did you mean {prefix}{near[0]}?" if near else "remove it",
+            )
+        try:
+            values[known.attribute] = known.parse(value)
+        except _Bad as expected:
+            raise UsageError(f"{file}: {prefix}{key} must be {expected}", known.about) from None
+    return values

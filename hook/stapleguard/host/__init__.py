@@ -1,0 +1,43 @@
+"""The host: processes, sockets, the clock, systemd and journald.
+
+The only room that starts programs and the only one that reads the clock. `clock` is the two kinds
+of time, `commands` the programs that we run, `proc` what the kernel tells about those that run
+already, `journal` the way to journald.
+"""
+
+from __future__ import annotations
+
+from stapleguard.host.clock import Clock, SystemClock
+from stapleguard.host.commands import PATH, Completed, run, with_bind
+from stapleguard.host.journal import Delivery, journal_send
+from stapleguard.host.proc import (
+    Process,
+    children,
+    listeners,
+    owners,
+    process,
+    processes,
+    shares_root,
+    unit_of,
+    working_directory,
+)
+
+__all__ = [
+    "PATH",
+    "Clock",
+    "Completed",
+    "Delivery",
+    "Process",
+    "SystemClock",
+    "children",
+    "journal_send",
+    "listeners",
+    "owners",
+    "process",
+    "processes",
+    "run",
+    "shares_root",
+    "unit_of",
+    "with_bind",
+    "working_directory",
+]

@@ -1,0 +1,202 @@
+"""What the kernel tells about running processes and their sockets (proc(5), cgroups(7)).
+
+All of it is a look at a moving thing: a process may be gone by the time it is used. Without root
+the descriptors of other users' processes stay hidden; then there is an answer less, not an error.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_PROC: Final = Path("/proc")
+_SYSTEMD: Final = Path("/run/systemd/system")
+_LISTEN: Final = "0A"
+_DELETED: Final = " (deleted)"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process: `argv` as it shows it, `command` the same in one line (a title, where it set one).
+
+    `executable` is the path of its program, None when that is not ours to know; `uid` is effective.
+    """
+
+    pid: int
+    parent: int
+    command: str
+    executable: str | None
+    uid: int
+    argv: tuple[str, ...]
+
+
+def process(pid: int) -> Process | None:
+    """Look at one process; None when there is none of that number."""
+    try:
+        status = _status(pid)
+        cmdline = (_PROC / str(pid) / "cmdline").read_bytes()
+    except (OSError, KeyError):
+        return None
+    argv = tuple(part.decode("utf-8", "surrogateescape") for part in cmdline.rstrip(b"\0").split(b"\0"))
+    executable = _link(pid, "exe")
+    return Process(
+        pid,
+        int(status["PPid"]),
+        " ".join(argv).strip(),
+        # An upgraded package: the path leads to the new program already.
+        executable.removesuffix(_DELETED) if executable else None,
+        int(status["Uid"].split()[1]),
+        argv if cmdline else (),
+    )
+
+
+def processes() -> tuple[Process, ...]:
+    """Every process that can be seen from here."""
+    return tuple(found for pid in _pids() if (found := process(pid)) is not None)
+
+
+def children(pid: int) -> tuple[Process, ...]:
+    """List the direct children of a process."""
+    found: list[Process] = []
+    for candidate in _pids():
+        with suppress(OSError, KeyError):
+            if int(_status(candidate)["PPid"]) == pid and (child := process(candidate)) is not None:
+                found.append(child)
+    return tuple(found)
+
+
+def working_directory(pid: int) -> str | None:
+    """Where the relative paths of a process start, None when that is not ours to know."""
+    return _link(pid, "cwd")
+
+
+def shares_root(pid: int) -> bool:
+    """Whether a process sees our root directory, so that its paths are ours.
+
+    False for one in a container; true also where it cannot be seen.
+    """
+    try:
+        theirs = (_PROC / str(pid) / "root").stat()
+    except OSError:
+        return True
+    ours = Path("/").stat()
+    return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def unit_of(pid: int) -> str | None:
+    """Name the service of the system manager whose control group holds the process, None without systemd.
+
+    Whether it is the service's main process is another question: a shell in cron.service may have
+    started it.
+    """
+    if not _SYSTEMD.is_dir():
+        return None
+    try:
+        return service_in((_PROC / str(pid) / "cgroup").read_text())
+    except OSError:
+        return None
+
+
+def service_in(groups: str) -> str | None:
+    """Name the service in the text of /proc/PID/cgroup, of either version of control groups."""
+    for line in groups.splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number != "0" and controllers != "name=systemd":
+            continue
+        services = [part for part in path.split("/") if part.endswith(".service")]
+        # user@UID.service is a manager of its own, which our systemctl does not speak to.
+        if services and not services[0].startswith("user@"):
+            return services[-1]
+    return None
+
+
+def listeners(port: int) -> frozenset[int]:
+    """Find who listens on a TCP port, IPv4 or IPv6, in this network namespace: every holder of the socket."""
+    wanted = f":{port:04X}"
+    sockets = {inode for local, _, state, inode in _sockets() if state == _LISTEN and local.endswith(wanted)}
+    return frozenset(pid for pid in _pids() if sockets and not sockets.isdisjoint(_held(pid)))
+
+
+def owners(
+    pairs: Sequence[tuple[tuple[str, int], tuple[str, int]]], candidates: Sequence[int]
+) -> list[int | None]:
+    """Which process serves each of our own open connections.
+
+    `pairs` are (our address, peer address) of TCP connections that we made to this host, as
+    getsockname() and getpeername() give them; the answer has one entry for each: the one of
+    `candidates` that holds the accepted socket, None when no candidate does. The kernel's table is
+    read once however many pairs there are.
+    """
+    wanted = {
+        (theirs, ours): index
+        for index, (our_end, their_end) in enumerate(pairs)
+        for ours, theirs in zip(_spellings(*our_end), _spellings(*their_end), strict=False)
+    }
+    sockets: dict[str, int] = {}
+    for local, remote, _, inode in _sockets():
+        index = wanted.get((local, remote))
+        if index is not None:  # its inode is 0, which nobody holds, until it is accepted
+            sockets[inode] = index
+    answer: list[int | None] = [None] * len(pairs)
+    for pid in candidates:
+        for inode in _held(pid) & sockets.keys():
+            answer[sockets[inode]] = pid
+    return answer
+
+
+def _spellings(address: str, port: int) -> tuple[str, ...]:
+    """How /proc/net/tcp and tcp6 write an address: an IPv4 one may also be on an IPv6 socket, mapped."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is None:
+            return (_words(ip.packed, port),)
+        ip = ip.ipv4_mapped
+    return _words(ip.packed, port), _words(b"\0" * 10 + b"\xff\xff" + ip.packed, port)
+
+
+def _words(packed: bytes, port: int) -> str:
+    words = (int.from_bytes(packed[i : i + 4], sys.byteorder) for i in range(0, len(packed), 4))
+    return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
+
+
+def _sockets() -> Iterator[tuple[str, str, str, str]]:
+    """(local, remote, state, inode) of every TCP socket, as the kernel spells them."""
+    for name in ("tcp", "tcp6"):
+        with suppress(FileNotFoundError):  # no IPv6 in this kernel
+            for line in (_PROC / "net" / name).read_text().splitlines()[1:]:
+                column = line.split()
+                yield column[1], column[2], column[3], column[9]
+
+
+def _held(pid: int) -> frozenset[str]:
+    """Collect the inodes of the sockets that a process has open."""
+    found: set[str] = set()
+    with suppress(OSError), os.scandir(_PROC / str(pid) / "fd") as entries:
+        for entry in entries:
+            with suppress(OSError):
+                link = str(Path(entry.path).readlink())
+                if link.startswith("socket:["):
+                    found.add(link[8:-1])
+    return frozenset(found)
+
+
+def _pids() -> tuple[int, ...]:
+    return tuple(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
+
+
+def _status(pid: int) -> dict[str, str]:
+    text = (_PROC / str(pid) / "status").read_text("utf-8", "replace")
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+
+def _link(pid: int, name: str) -> str | None:
+    try:
+        return str((_PROC / str(pid) / name).readlink())
+    except OSError:
+        return None

@@ -1,0 +1,311 @@
+"""nginx: found by its master processes, tested and reloaded by its own binary."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stapleguard import host
+from stapleguard.host import Completed, Process
+from stapleguard.model import StapleguardError
+from stapleguard.servers import nginx_config
+from stapleguard.servers.nginx_log import LOG_FAULTS, log_findings
+from stapleguard.servers.words import (
+    ConfigOutcome,
+    ConfigTest,
+    Include,
+    Instance,
+    Site,
+    Stapling,
+)
+
+__all__ = [
+    "KIND",
+    "LOG_FAULTS",
+    "error_log",
+    "instances",
+    "log_findings",
+    "reload",
+    "render",
+    "sites",
+    "test",
+    "test_candidate",
+    "workers",
+]
+
+KIND: Final = "nginx"
+
+_MASTER: Final = "nginx: master process "
+_WORKER: Final = "nginx: worker process"
+_VERSION_SECONDS: Final = 10.0
+_SYSTEMCTL_SECONDS: Final = 10.0
+_WITH_VALUE: Final = "pecgs"
+_OPTION: Final = re.compile(r"-[?hvVtTqpecgs]")
+_MESSAGE: Final = re.compile(r"\[(emerg|alert|crit|error|warn)\] (?:\d+#\d+: )?(.*)")
+_RESOLVER: Final = re.compile(r"[0-9A-Za-z.:_=\[\]-]+")
+_NOT_IN_PATHS: Final = re.compile(r"[\x00-\x1f\x7f\"'$\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """What a binary was compiled with: paths as given to ./configure."""
+
+    version: str
+    prefix: str
+    config: str
+    error_log: str
+
+
+def instances(binary: str | None = None, config: str | None = None) -> tuple[Instance, ...]:
+    """Find nginx on this host: what runs, otherwise what is installed.
+
+    A master process of another root directory (a container) is left out, and so is one of another
+    user than root or ours: its owner chose its title, and with it what we would execute. With
+    `config` only the installation with that main file, with `binary` only those of that program.
+    """
+    running = _masters()
+    if config is not None:
+        running = [one for one in running if _same(one.config, config)]
+    if binary is not None:
+        of_binary = [one for one in running if _same(one.binary, binary)]
+        # A configuration says which nginx is meant; the path of its program may be a wrapper.
+        running = of_binary or (running if config is not None else [])
+    if running:
+        return tuple(running)
+    installed = shutil.which(binary or "nginx", path=host.PATH)
+    if installed is None:
+        return ()
+    idle = _instance(installed, {} if config is None else {"c": str(Path(config).absolute())}, "/", None)
+    return (idle,) if config is not None or Path(idle.config).exists() else ()
+
+
+def sites(instance: Instance, state_dir: str) -> tuple[Site, ...]:
+    """Read the server blocks that present certificates; see `nginx_config.sites`."""
+    return nginx_config.sites(instance.config, state_dir)
+
+
+def test(instance: Instance, timeout: float) -> ConfigTest:
+    """Run `nginx -t`: key and certificate are compared, a staple file only decoded.
+
+    Warnings leave the outcome ACCEPTED, also those that say that stapling will not work. It resolves
+    the responders' names, so a dead resolver makes it slow (10 s with the usual resolv.conf).
+    """
+    return _judge(host.run([instance.binary, "-t", "-q", *instance.arguments], timeout))
+
+
+def test_candidate(
+    instance: Instance, candidate_include: str, live_include: str, timeout: float
+) -> ConfigTest | None:
+    """Run `nginx -t` with the candidate's include in the place of the published one, seen by nobody else.
+
+    None where this process may not do that, and where nothing is published yet: then the test comes
+    after publishing, before the reload.
+    """
+    if not Path(live_include).is_file():
+        return None
+    argv = [instance.binary, "-t", "-q", *instance.arguments]
+    done = host.with_bind(candidate_include, live_include, argv, timeout)
+    return None if done is None else _judge(done)
+
+
+def reload(instance: Instance, timeout: float) -> Completed:
+    """Reload through systemd where nginx is a service's main process, by `nginx -s reload` elsewhere.
+
+    The status says that the master was asked, not that it obeyed: a HUP returns 0 whatever the
+    configuration holds, and then the old workers stay. Where it obeys, the old certificate is served
+    for about 100 ms more. Only the wire proves a reload.
+    """
+    unit = None if instance.master is None else _unit(instance.master)
+    if unit is not None:
+        return host.run(["systemctl", "reload", unit], timeout)
+    return host.run([instance.binary, *instance.arguments, "-s", "reload"], timeout)
+
+
+def workers(instance: Instance) -> tuple[int, ...]:
+    """List the worker processes that are not shutting down; none when nginx does not run.
+
+    For about 100 ms after a reload both the old and the new ones are among them.
+    """
+    if instance.master is None:
+        return ()
+    return tuple(child.pid for child in host.children(instance.master) if child.command == _WORKER)
+
+
+def error_log(instance: Instance) -> str | None:
+    """Path of the log that stapling is written to, None when it is not a file.
+
+    The one of the configuration's main level, otherwise `-e`, otherwise the compiled default.
+    """
+    build = _build(instance.binary)
+    options = _options(list(instance.arguments))
+    given = nginx_config.main_error_log(instance.config) or options.get("e") or build.error_log
+    if given == "stderr" or given.startswith(("syslog:", "memory:")):
+        return None
+    return str(Path("/", build.prefix, options.get("p", ""), given))
+
+
+def render(include: Include) -> str:
+    """Write the lines that a server block includes: certificates, keys and where the staple comes from.
+
+    Raises StapleguardError for a path that nginx could not be told, and for a staple file beside two
+    certificates: nginx would staple the one file for both.
+    """
+    if include.stapling is Stapling.FILE and len(include.suffixes) != 1:
+        raise StapleguardError(
+            "nginx staples one file for every certificate of a server block",
+            'use prime = "warm" with an RSA and an ECDSA certificate',
+        )
+    return "".join(f"{line}\n" for line in (*_comments(include), *_directives(include)))
+
+
+def _comments(include: Include) -> Iterator[str]:
+    for comment in include.comments:
+        if not comment.isprintable():
+            raise StapleguardError(f"a comment of one line is wanted: {comment!r}")
+        yield f"# {comment}"
+    yield "# Paths lead into one generation rather than through live/: whoever has read this file has"
+    yield "# a key, a chain and a staple that belong together, whatever is published meanwhile."
+
+
+def _directives(include: Include) -> Iterator[str]:
+    for suffix in include.suffixes:
+        yield f"ssl_certificate {_path(include.directory, f'fullchain{suffix}.pem')};"
+        yield f"ssl_certificate_key {_path(include.directory, f'privkey{suffix}.pem')};"
+    match include.stapling:
+        case Stapling.OFF:
+            return
+        case Stapling.FILE:
+            yield "ssl_stapling on;"
+            yield f"ssl_stapling_file {_path(include.directory, 'ocsp.der')};"
+        case Stapling.FETCH:
+            yield "ssl_stapling on;"
+            if include.trusted is not None:
+                yield "ssl_stapling_verify on;"
+                yield f"ssl_trusted_certificate {_path(include.directory, include.trusted)};"
+            if include.resolvers:
+                yield f"resolver {' '.join(map(_resolver, include.resolvers))};"
+            if include.resolver_timeout is not None:
+                yield f"resolver_timeout {round(include.resolver_timeout * 1000)}ms;"
+
+
+def _path(directory: str, name: str) -> str:
+    path = f"{directory.rstrip('/')}/{name}"
+    if not directory.startswith("/") or _NOT_IN_PATHS.search(path):
+        raise StapleguardError(
+            f"nginx cannot be told this path: {path!r}",
+            "use an absolute path without quotes, dollar signs, backslashes and control characters",
+        )
+    return path if re.fullmatch(r"[\w./@%+=:,~-]+", path) else f'"{path}"'
+
+
+def _resolver(value: str) -> str:
+    if not _RESOLVER.fullmatch(value):
+        raise StapleguardError(
+            f"not a resolver address: {value!r}", "such as 127.0.0.53, [::1]:53 or valid=30s"
+        )
+    # nginx wants the brackets that resolv.conf does not have.
+    return f"[{value}]" if value.count(":") > 1 and not value.startswith("[") else value
+
+
+def _judge(done: Completed) -> ConfigTest:
+    messages = dict.fromkeys(found.groups() for found in _MESSAGE.finditer(done.stderr))
+    refusals = tuple(text for level, text in messages if level != "warn")
+    warnings = tuple(text for level, text in messages if level == "warn")
+    denied = any("ermission denied" in text for text in refusals)
+    if done.status == 0:
+        outcome = ConfigOutcome.ACCEPTED
+    elif done.status == 1 and not denied:
+        outcome = ConfigOutcome.REFUSED
+    else:
+        outcome = ConfigOutcome.UNTESTED
+    return ConfigTest(outcome, refusals, warnings, done.stderr)
+
+
+def _unit(master: int) -> str | None:
+    """Name the systemd service whose main process the master is."""
+    unit = host.unit_of(master)
+    if unit is None:
+        return None
+    asked = host.run(["systemctl", "show", "--property=MainPID", "--value", unit], _SYSTEMCTL_SECONDS)
+    return unit if asked.stdout.strip() == str(master) else None
+
+
+def _masters() -> list[Instance]:
+    trusted = {0, os.geteuid()}
+    found = [one for one in host.processes() if one.command.startswith(_MASTER) and one.uid in trusted]
+    # During an upgrade on the fly the old master is the parent of the new one, which is the heir.
+    replaced = {one.parent for one in found}
+    return [_running(one) for one in found if one.pid not in replaced and host.shares_root(one.pid)]
+
+
+def _running(master: Process) -> Instance:
+    program, *words = master.command.removeprefix(_MASTER).split(" ")
+    binary = master.executable or shutil.which(program, path=host.PATH) or program
+    directory = host.working_directory(master.pid) or "/"
+    return _instance(binary, _options(words), directory, master.pid)
+
+
+def _instance(binary: str, options: dict[str, str], directory: str, master: int | None) -> Instance:
+    """Put an installation together; relative paths start at `directory`, where nginx was started."""
+    build = _build(binary)
+    arguments: list[str] = []
+    prefix = str(Path(directory, options.get("p", build.prefix)))
+    if "p" in options or not build.prefix.startswith("/"):
+        arguments += ["-p", f"{prefix.rstrip('/')}/"]
+    config = str(Path(prefix, options.get("c", build.config)))
+    if "c" in options:
+        arguments += ["-c", config]
+    for letter in ("e", "g"):
+        if letter in options:
+            arguments += [f"-{letter}", options[letter]]
+    return Instance(KIND, binary, config, tuple(arguments), build.version, master)
+
+
+def _options(words: list[str]) -> dict[str, str]:
+    """Read nginx's options back from words as ngx_get_options does.
+
+    Letters may be joined, and a value follows its letter directly or as the next word. A title has
+    lost its quotes, so a value goes on up to the next option.
+    """
+    options: dict[str, str] = {}
+    while words:
+        letters, words = words[0], words[1:]
+        if not letters.startswith("-"):
+            continue
+        for position, letter in enumerate(letters[1:], 2):
+            if letter in _WITH_VALUE:
+                value = [letters[position:]] if letters[position:] else words[:1]
+                words = words if letters[position:] else words[1:]
+                while words and not _OPTION.match(words[0]):
+                    value, words = [*value, words[0]], words[1:]
+                options[letter] = " ".join(value)
+                break
+    return options
+
+
+def _build(binary: str) -> _Build:
+    done = host.run([binary, "-V"], _VERSION_SECONDS)
+    version = re.search(r"version: [^/\s]+/(\S+)", done.stderr)
+    given = re.search(r"configure arguments: (.*)", done.stderr)
+    options = dict(
+        word.removeprefix("--").split("=", 1)
+        for word in (shlex.split(given[1]) if given else ())
+        if word.startswith("--") and "=" in word
+    )
+    # The defaults are those of nginx's auto/options.
+    return _Build(
+        version[1] if version else "",
+        options.get("prefix", "/usr/local/nginx"),
+        options.get("conf-path", "conf/nginx.conf"),
+        options.get("error-log-path", "logs/error.log"),
+    )
+
+
+def _same(left: str, right: str) -> bool:
+    return os.path.realpath(left) == os.path.realpath(right)

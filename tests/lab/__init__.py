@@ -1,0 +1,8 @@
+"""A laboratory: the whole chain from ACME to the stapled handshake, of real parts, on loopback addresses of its own."""
+
+from lab.client import Seen, look
+from lab.lab import Lab
+from lab.process import Completed
+from lab.tools import require
+
+__all__ = ["Completed", "Lab", "Seen", "look", "require"]

