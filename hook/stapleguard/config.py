@@ -257,13 +257,14 @@ def parse(text: str, file: str) -> Config:
     if not isinstance(lineages, dict):
         raise UsageError(f"{file}: lineage must be tables", 'write [lineage."example.org"]')
     read = {name: _lineage(name, table, file) for name, table in lineages.items()}
-    return replace(Config(lineages=read), **values)
+    return replace(Config(lineages=read), **values)  # type: ignore[arg-type]  # each parser of SCHEMA gives its attribute's type
 
 
 def _lineage(name: str, table: object, file: str) -> Lineage:
     if NAME.fullmatch(name) is None or not isinstance(table, dict):
         raise UsageError(f"{file}: not a lineage: {escape(name)}", 'write [lineage."example.org"]')
-    return replace(Lineage(name), **_read(table, LINEAGE_SCHEMA, file, f"lineage.{name}."))
+    values = _read(table, LINEAGE_SCHEMA, file, f"lineage.{name}.")
+    return replace(Lineage(name), **values)  # type: ignore[arg-type]  # as above
 
 
 def _flat(document: Mapping[str, object]) -> dict[str, object]:

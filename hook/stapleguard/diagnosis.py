@@ -339,6 +339,11 @@ class Previous:
     faults: tuple[Finding, ...] = ()
 
 
+def unique(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the findings without repetition of code, subject and message, in order."""
+    return tuple({(one.code, one.subject, one.message): one for one in findings}.values())
+
+
 class Undo(Enum):
     """Whether going back helps (promise I5)."""
 

@@ -8,7 +8,7 @@ already, `journal` the way to journald.
 from __future__ import annotations
 
 from stapleguard.host.clock import Clock, SystemClock
-from stapleguard.host.commands import PATH, Completed, run, with_bind
+from stapleguard.host.commands import PATH, Child, Completed, run, with_bind
 from stapleguard.host.journal import Delivery, journal_send
 from stapleguard.host.proc import (
     Process,
@@ -24,6 +24,7 @@ from stapleguard.host.proc import (
 
 __all__ = [
     "PATH",
+    "Child",
     "Clock",
     "Completed",
     "Delivery",

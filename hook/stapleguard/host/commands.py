@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from stapleguard.model import StapleguardError
@@ -178,3 +180,96 @@ def _follow(child: subprocess.Popen[bytes], deadline: float) -> tuple[str, str, 
 def _kill_group(leader: int) -> None:
     with suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
+
+
+class Child:
+    """A program that goes on beside us until `stop`; it does not outlive the thread that started it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @classmethod
+    def spawn(
+        cls, argv: Sequence[str], cwd: Path, log_path: Path, env: Mapping[str, str] | None = None
+    ) -> Child:
+        """Start a program in `cwd`; both its outputs are appended to `log_path` (made 0600 if missing).
+
+        It gets no terminal, no standard input and the environment that `run` gives. It leads a
+        process group of its own, and receives SIGTERM when the calling thread ends, however that
+        comes about. A program that is missing or cannot be executed ends with 127 or 126 and a line
+        in the log. Raises OSError when `cwd` or the log cannot be opened.
+        """
+        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _TIED, str(os.getpid()), *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(env or {}),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which nobody else can get before `stop`."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Tell the exit status, 128 + n when signal n ended it; None while it runs."""
+        status = self._process.returncode
+        if status is not None:
+            return status if status >= 0 else 128 - status
+        # Not reaped here: its id, and that of its group, stay ours until `stop` has used them.
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
+
+    def stop(self, timeout: float) -> int:
+        """End it: SIGQUIT, after `timeout` seconds SIGTERM, after as many again SIGKILL; then its status.
+
+        What is left of its process group is killed in any case.
+        """
+        if self._process.returncode is None:
+            try:
+                for number in (signal.SIGQUIT, signal.SIGTERM):
+                    os.kill(self.pid, number)  # a zombie takes it without complaint
+                    if self._ends_within(timeout):
+                        break
+            finally:
+                _kill_group(self.pid)
+                self._process.wait()
+        status = self._process.returncode
+        return status if status >= 0 else 128 - status
+
+    def _ends_within(self, timeout: float) -> bool:
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            return bool(select.select([descriptor], [], [], timeout)[0])
+        finally:
+            os.close(descriptor)
+
+
+# A program between us and the child instead of preexec_fn, which may deadlock in a process with threads.
+# SIGTERM rather than SIGKILL (1 is PR_SET_PDEATHSIG): a master process takes its workers along.
+# The parent is compared since it may have died before prctl; Python's own SIGPIPE would be inherited.
+_TIED: Final = """
+import ctypes, os, signal, sys
+parent, *argv = sys.argv[1:]
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+ctypes.CDLL(None).prctl(1, ctypes.c_ulong(signal.SIGTERM), 0, 0, 0)
+if os.getppid() != int(parent):
+    os._exit(125)
+try:
+    os.execvp(argv[0], argv)
+except OSError as error:
+    sys.stderr.write(f"{argv[0]}: {error.strerror}\\n")
+    sys.stderr.flush()
+    os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+"""

@@ -213,7 +213,7 @@ class Authority:
         except ValueError:
             return refuse(ocsp.OCSPResponseStatus.MALFORMED_REQUEST)
         asked = (request.issuer_name_hash, request.issuer_key_hash)
-        if asked != _issuer_hashes(self.intermediate, hash_algorithm):
+        if asked != _issuer_hashes(self._intermediate, hash_algorithm):
             return refuse(ocsp.OCSPResponseStatus.UNAUTHORIZED)
         at = now.replace(microsecond=0)
         revoked = options.status is ocsp.OCSPCertStatus.REVOKED
@@ -360,11 +360,11 @@ def _authority_key(issuer: _Holder) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier.value)
 
 
-def _issuer_hashes(issuer: x509.Certificate, algorithm: hashes.HashAlgorithm) -> tuple[bytes, bytes]:
-    """issuerNameHash and issuerKeyHash (RFC 6960 section 4.1.1), as a request made for this issuer has them."""
-    request = ocsp.OCSPRequestBuilder().add_certificate(issuer, issuer, _certid_algorithm(algorithm)).build()
+def _issuer_hashes(issuer: _Holder, algorithm: hashes.HashAlgorithm) -> tuple[bytes, bytes]:
+    """Compute issuerNameHash and issuerKeyHash (RFC 6960 section 4.1.1) of the leaves of `issuer`."""
+    # The library hashes the issuer field of the certificate asked about; in the one of the
+    # intermediate itself that is the root.
+    subject, now = issuer.certificate.subject, issuer.certificate.not_valid_before_utc
+    child = _sign(_builder(subject, subject, issuer.key, (now, now + _LEAF_BACKDATE)), issuer.key)
+    request = ocsp.OCSPRequestBuilder().add_certificate(child, issuer.certificate, algorithm).build()
     return request.issuer_name_hash, request.issuer_key_hash
-
-
-def _certid_algorithm(algorithm: hashes.HashAlgorithm) -> hashes.HashAlgorithm:
-    return algorithm

@@ -1,0 +1,1 @@
+"""ACME clients: each turns its environment or arguments into a `Renewal`."""

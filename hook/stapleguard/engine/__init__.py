@@ -1,0 +1,1 @@
+"""Run a transaction, a check, a rollback or a recovery over the world; decisions come from the pure rooms."""

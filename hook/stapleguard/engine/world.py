@@ -1,0 +1,52 @@
+"""The world that an engine works in: clock, configuration, state directory, anchors, and someone who listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from stapleguard.config import Config
+from stapleguard.disk import StateDirectory
+from stapleguard.host import Clock
+from stapleguard.wire.fetch import FetchPolicy
+from stapleguard.wire.trust import Anchors
+
+
+class Tone(Enum):
+    """What a step means to the one who watches."""
+
+    STEP = "step"
+    GOOD = "good"
+    WARN = "warn"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the timeline: `seconds` since the run began on the monotonic clock."""
+
+    seconds: float
+    tone: Tone
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that is not a decision."""
+
+    clock: Clock
+    config: Config
+    state: StateDirectory
+    anchors: Anchors
+    listener: Callable[[Step], None]
+    begun: float
+
+    def say(self, text: str, tone: Tone = Tone.STEP) -> None:
+        """Tell the listener what happens now."""
+        self.listener(Step(self.clock.monotonic() - self.begun, tone, text))
+
+    @property
+    def fetch_policy(self) -> FetchPolicy:
+        """How responders and AIA hosts may be spoken to."""
+        return FetchPolicy(self.config.fetch_timeout, self.config.allow_addresses, self.config.proxy)
