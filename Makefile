@@ -3,7 +3,7 @@ PYTHON = python3
 ARGS =
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup rehearse test lint docs bench sweep clean
+.PHONY: help setup rehearse test lint docs bench sweep load clean
 
 ## help: list the targets
 help:
@@ -40,7 +40,11 @@ bench: .venv/.done-test
 
 ## sweep: crash at every step of the transaction, one after the other (slow)
 sweep: .venv/.done-test
-	@.venv/bin/python -m pytest tests/crash -m slow $(ARGS)
+	@STAPLEGUARD_SWEEP_STEP=1 .venv/bin/python -m pytest tests/crash -s $(ARGS)
+
+## load: twenty renewals under continuous load, with the figures printed
+load: .venv/.done-test
+	@STAPLEGUARD_LOAD_RENEWALS=20 .venv/bin/python -m pytest tests/server/test_load.py -s $(ARGS)
 
 ## clean: remove everything that was made here
 clean:

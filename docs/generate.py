@@ -10,12 +10,16 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+from stapleguard.cli import parser as command_line
+from stapleguard.config import LINEAGE_SCHEMA, SCHEMA, Config, Key, Lineage
 from stapleguard.finding import CATALOGUE, Code, Entry
+from stapleguard.model import ExitStatus, Verdict
 
 DOCS: Final = Path(__file__).resolve().parent
 
@@ -86,8 +90,196 @@ def _anchor(code: Code) -> str:
     return code.value.replace(".", "")
 
 
+# --- commands ----------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """Return the page of the command line: one section for each command, from its parser.
+
+    The tables are made from the arguments themselves; the layout of argparse's help differs between
+    versions of Python and with the width of the terminal.
+    """
+    top = command_line()
+    parts = [
+        NOTE,
+        "# Commands",
+        "Results go to stdout; progress, errors (`stapleguard: error: ...`) and hints "
+        "(`stapleguard: hint: ...`) go to stderr. How each command ends is in "
+        "[exit-status.md](exit-status.md), the codes that it names "
+        "are in [findings.md](findings.md).",
+        "## stapleguard",
+        _usage(top),
+        _arguments(top),
+        "The environment variable `STAPLEGUARD_STATE_DIR` stands in for `--state-dir` where that is absent. "
+        "Today `--sni` and `--address` have an effect in `check HOST:PORT` only, and `hook` stays in the "
+        "foreground with `--wait` and without it.",
+    ]
+    for about, parser in _subcommands(top):
+        parts += [f"## {parser.prog}", _sentence(about), _usage(parser)]
+        own = _arguments(parser)
+        parts += [own] if own else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [one for one in parser._actions if one.dest != "help"]  # noqa: SLF001 - no public way
+
+
+def _subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield every command that takes arguments of its own, with its help text, in the order of the parser."""
+    for action in _actions(parser):
+        if not isinstance(action.choices, dict):
+            continue
+        abouts = {one.dest: one.help or "" for one in action._get_subactions()}  # noqa: SLF001 - no public way
+        for name, child in action.choices.items():
+            deeper = list(_subcommands(child))
+            yield from deeper or [(child.description or abouts.get(name, ""), child)]
+
+
+def _usage(parser: argparse.ArgumentParser) -> str:
+    words = [parser.prog]
+    for action in _actions(parser):
+        word = _word(action)
+        words.append(word if action.required and action.nargs not in ("?", "*") else f"[{word}]")
+    return f"```\n{' '.join(words)}\n```"
+
+
+def _word(action: argparse.Action) -> str:
+    value = _metavar(action)
+    name = action.option_strings[-1] if action.option_strings else ""
+    dots = " ..." if isinstance(action.choices, dict) or action.nargs == "*" else ""
+    return f"{name} {value}".strip() + dots
+
+
+def _metavar(action: argparse.Action) -> str:
+    if action.nargs == 0:
+        return ""
+    return str(action.metavar or action.dest.upper())
+
+
+def _arguments(parser: argparse.ArgumentParser) -> str:
+    rows = [
+        f"| `{_cell(', '.join([*one.option_strings[:-1], _word(one)]))}` | {_cell(one.help or '')} |"
+        for one in _actions(parser)
+        if not isinstance(one.choices, dict)
+    ]
+    return "\n".join(["| argument | meaning |", "|---|---|", *rows]) if rows else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."
+
+
+# --- exit statuses -----------------------------------------------------------------------------------
+
+STATUSES: Final[Mapping[ExitStatus, str]] = {
+    ExitStatus.OK: "Proved on live handshakes; with `not-applicable` no staple is needed and all else was "
+    "proved. Also: nothing was to be done, or what was asked for was printed.",
+    ExitStatus.BUG: "A bug in stapleguard, or nobody read its output. `rehearse`: an act did "
+    "not end as it should.",
+    ExitStatus.USAGE: "Wrong usage or configuration, or a file that cannot be read; nothing was touched.",
+    ExitStatus.DEGRADED: "The certificate is served, but something is missing or wrong and going back is not "
+    "wanted or would not help. `ocsp`: there is no acceptable answer.",
+    ExitStatus.REFUSED: "The material is unfit, the certificate is revoked, the server refuses the "
+    "configuration, or the disk refused a write: what was published before "
+    "stays. `rollback`: no earlier generation is fit.",
+    ExitStatus.ROLLED_BACK: "The previous generation is in service and was proved there: put back, or, for a "
+    "must-staple certificate without an answer, never left. A `rollback` that succeeds ends so, too.",
+    ExitStatus.STRANDED: "Neither the new nor the previous generation could be proved; a person is needed.",
+    ExitStatus.INCONCLUSIVE: "Not observed from here: no server known to use it, server not running, "
+    "unreachable, or not every worker met.",
+    ExitStatus.PENDING: "The responder may still come round: queued, `stapleguard retry` takes it up again.",
+    ExitStatus.BUSY: "Another run holds the lock of the state directory; nothing was touched.",
+    ExitStatus.INTERRUPTED: "SIGINT or SIGTERM; `stapleguard recover` finishes or undoes what was begun.",
+}
+
+
+def exit_status() -> str:
+    """Return the page of the exit statuses and the verdicts that lead to them."""
+    rows = [f"| {int(one)} | {_verdicts(one)} | {STATUSES[one]} |" for one in ExitStatus]
+    return (
+        "\n\n".join(
+            [
+                NOTE,
+                "# Exit statuses",
+                "The status says the same as `verdict` in the JSON output, whose `exit` repeats it. Treat a "
+                "non-zero status that is not listed here as a failure. A command that looks "
+                "at several things "
+                "ends with the highest status among them.",
+                "\n".join(["| status | verdict | meaning |", "|---|---|---|", *rows]),
+                "certbot does not pass a deploy hook's status on; read it from the journal or from "
+                "`stapleguard status`.",
+            ]
+        )
+        + "\n"
+    )
+
+
+def _verdicts(status: ExitStatus) -> str:
+    return ", ".join(f"`{one.value}`" for one in Verdict if one.exit_status is status)
+
+
+# --- configuration -----------------------------------------------------------------------------------
+
+
+def configuration() -> str:
+    """Return the page of every configuration key with its default."""
+    parts = [
+        NOTE,
+        "# Configuration",
+        "TOML, in `/etc/stapleguard/stapleguard.toml` or the file that `--config` "
+        "names. The default file may "
+        "be absent and every key has a default. An unknown key or a value of the "
+        "wrong kind ends with status 2 "
+        "before anything is touched, and the hint names the nearest key.",
+    ]
+    for table, keys in groupby(SCHEMA, _family_of_key):
+        parts += [f"## {f'[{table}]' if table else 'At the top of the file'}"]
+        parts += [_keys({key.rpartition(".")[2]: SCHEMA[key] for key in keys}, Config())]
+    parts += [
+        '## [lineage."NAME"]',
+        "One table for each lineage that needs one. Without a table a lineage is named after its directory, "
+        "and what is not set here falls back to the keys above.",
+        _keys(LINEAGE_SCHEMA, Lineage("NAME")),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _family_of_key(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
+def _keys(keys: Mapping[str, Key], defaults: Config | Lineage) -> str:
+    rows = [
+        f"| `{name}` | {_default(getattr(defaults, key.attribute))} | {key.about} |"
+        for name, key in keys.items()
+    ]
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
+
+
+def _default(value: object) -> str:
+    match value:
+        case None | "":
+            return "not set"
+        case tuple():
+            return "`[]`"
+        case Enum():
+            return f'`"{value.value}"`'
+        case float():
+            return f"`{value:g}`"
+        case _:
+            return f"`{value}`"
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/findings.md": findings,
+    "reference/commands.md": commands,
+    "reference/exit-status.md": exit_status,
+    "reference/configuration.md": configuration,
 }
 """Every generated page: its path below docs/, and what renders it."""
 

@@ -6,24 +6,29 @@ import argparse
 import os
 import signal
 import sys
-import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from stapleguard import __version__
 from stapleguard.model import ExitStatus, Interrupted, StapleguardError, UsageError, escape
 
+if TYPE_CHECKING:
+    from stapleguard.config import Config
+    from stapleguard.diagnosis import Result
+    from stapleguard.engine.deploy import Budget
+    from stapleguard.engine.world import World
+
 DEFAULT_CONFIG: Final = "/etc/stapleguard/stapleguard.toml"
 DEFAULT_STATE: Final = "/var/lib/stapleguard"
 
-# What only one command needs is imported when it runs: a hook must start fast, and `explain` needs no OpenSSL.
-# ruff: noqa: PLC0415
+# What only one command needs is imported when it runs: a hook must start fast, and `explain` needs no
+# OpenSSL.
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,9 +41,21 @@ def _common(parser: argparse.ArgumentParser, *, live: str = "") -> None:
     if live:
         parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help=live)
         parser.add_argument("--ca-file", metavar="FILE", help="trust anchors (PEM) instead of the system's")
-        parser.add_argument("--allow-address", action="append", default=[], metavar="CIDR", help="a private or loopback range that a responder or AIA host may have; repeatable")
+        parser.add_argument(
+            "--allow-address",
+            action="append",
+            default=[],
+            metavar="CIDR",
+            help="a private or loopback range that a responder or AIA host may have; repeatable",
+        )
         parser.add_argument("--sni", default="", metavar="NAME", help="server name to ask for")
-        parser.add_argument("--address", action="append", default=[], metavar="IP", help="connect to this address only; repeatable")
+        parser.add_argument(
+            "--address",
+            action="append",
+            default=[],
+            metavar="IP",
+            help="connect to this address only; repeatable",
+        )
 
 
 def _seconds(text: str) -> float:
@@ -61,10 +78,21 @@ def _moment(text: str) -> datetime:
 
 def parser() -> argparse.ArgumentParser:
     """Build the command line; docs/reference/commands.md is generated from it."""
-    top = _Parser(prog="stapleguard", description="Finish a certificate renewal: publish, reload, prove it on the live handshake, or undo it.")
+    top = _Parser(
+        prog="stapleguard",
+        description="Finish a certificate renewal: publish, reload, prove it on the live handshake, "
+        "or undo it.",
+    )
     top.add_argument("--version", action="version", version=f"stapleguard {__version__}")
-    top.add_argument("--config", metavar="FILE", help=f"configuration (default {DEFAULT_CONFIG}, may be absent)")
-    top.add_argument("--state-dir", metavar="DIR", default=os.environ.get("STAPLEGUARD_STATE_DIR", DEFAULT_STATE), help=f"state directory (default {DEFAULT_STATE})")
+    top.add_argument(
+        "--config", metavar="FILE", help=f"configuration (default {DEFAULT_CONFIG}, may be absent)"
+    )
+    top.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        default=os.environ.get("STAPLEGUARD_STATE_DIR", DEFAULT_STATE),
+        help=f"state directory (default {DEFAULT_STATE})",
+    )
     loud = top.add_mutually_exclusive_group()
     loud.add_argument("-v", "--verbose", action="store_true", help="tracebacks for errors, too")
     loud.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
@@ -75,19 +103,46 @@ def parser() -> argparse.ArgumentParser:
         _common(one, live=live)
         return one
 
-    hook = add("hook", "what an ACME client calls after a renewal (certbot: --deploy-hook 'stapleguard hook --wait')", live="seconds for all of it; after them the verdict is final")
+    hook = add(
+        "hook",
+        "what an ACME client calls after a renewal (certbot: --deploy-hook 'stapleguard hook --wait')",
+        live="seconds for all of it; after them the verdict is final",
+    )
     hook.add_argument("--wait", action="store_true", help="stay in the foreground until the verdict")
-    deploy = add("deploy", "run the whole transaction now", live="seconds for all of it; after them the verdict is final")
-    deploy.add_argument("lineage", help="a configured name, or a directory such as /etc/letsencrypt/live/example.org")
-    check = add("check", "look at live handshakes, judge them, change nothing", live="seconds for all handshakes (default 20)")
-    check.add_argument("what", nargs="*", metavar="NAME|HOST:PORT", help="lineages or endpoints; all deployed lineages without any")
+    deploy = add(
+        "deploy",
+        "run the whole transaction now",
+        live="seconds for all of it; after them the verdict is final",
+    )
+    deploy.add_argument(
+        "lineage", help="a configured name, or a directory such as /etc/letsencrypt/live/example.org"
+    )
+    check = add(
+        "check",
+        "look at live handshakes, judge them, change nothing",
+        live="seconds for all handshakes (default 20)",
+    )
+    check.add_argument(
+        "what",
+        nargs="*",
+        metavar="NAME|HOST:PORT",
+        help="lineages or endpoints; all deployed lineages without any",
+    )
     add("status", "what is deployed and pending, certificate and staple life left")
     add("retry", "finish or retry everything that is pending", live="seconds for each lineage")
     add("recover", "finish or undo whatever a crash left behind", live="seconds for each lineage")
-    rollback = add("rollback", "put the previous good generation back, reload, prove it", live="seconds for the proof")
+    rollback = add(
+        "rollback", "put the previous good generation back, reload, prove it", live="seconds for the proof"
+    )
     rollback.add_argument("lineage", help="the name of a deployed lineage")
-    add("rehearse", "a fire drill in a private lab: own CA, responder, resolver and nginx; no root, nothing of the host touched")
-    ocsp = commands.add_parser("ocsp", help="the OCSP client and the judge alone").add_subparsers(dest="ocsp", required=True, parser_class=_Parser)
+    add(
+        "rehearse",
+        "a fire drill in a private lab: own CA, responder, resolver and nginx; no root, "
+        "nothing of the host touched",
+    )
+    ocsp = commands.add_parser("ocsp", help="the OCSP client and the judge alone").add_subparsers(
+        dest="ocsp", required=True, parser_class=_Parser
+    )
     for name, about in (("fetch", "ask the certificate's responder"), ("verify", "judge a response")):
         one = ocsp.add_parser(name, help=about, description=about)
         _common(one, live="seconds for the exchange" if name == "fetch" else "")
@@ -98,8 +153,12 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument("--out", metavar="FILE", help="keep the accepted answer (DER) here")
         else:
             one.add_argument("--response", required=True, metavar="R.der")
-        one.add_argument("--at", type=_moment, metavar="TIME", help="time of judgement (RFC 3339; default now)")
-        one.add_argument("--max-age", type=float, metavar="SECONDS", help="refuse an answer whose thisUpdate is older")
+        one.add_argument(
+            "--at", type=_moment, metavar="TIME", help="time of judgement (RFC 3339; default now)"
+        )
+        one.add_argument(
+            "--max-age", type=float, metavar="SECONDS", help="refuse an answer whose thisUpdate is older"
+        )
         one.add_argument("--allow-sha1", action="store_true", help="accept SHA-1 signatures (old test data)")
     explain = add("explain", "what a finding means, how it is recognised, how to fix it")
     explain.add_argument("code", nargs="?", metavar="CODE", help="a finding's code; all of them without one")
@@ -129,7 +188,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _interrupted(number: int, _frame: FrameType | None) -> None:
-    raise Interrupted(f"interrupted by {signal.Signals(number).name}", "run `stapleguard recover` to finish or undo what was begun")
+    raise Interrupted(
+        f"interrupted by {signal.Signals(number).name}",
+        "run `stapleguard recover` to finish or undo what was begun",
+    )
 
 
 def _say(text: str) -> None:
@@ -139,12 +201,8 @@ def _say(text: str) -> None:
 # --- wiring ----------------------------------------------------------------------------------------------
 
 
-def _world(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # its type is imported only when needed
+def _settings(arguments: argparse.Namespace) -> Config:
     from stapleguard.config import networks, parse
-    from stapleguard.disk import StateDirectory
-    from stapleguard.engine.world import World
-    from stapleguard.host import SystemClock
-    from stapleguard.wire.trust import anchors_from_file, system_anchors
 
     path = Path(arguments.config or DEFAULT_CONFIG)
     try:
@@ -152,7 +210,17 @@ def _world(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # it
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}", "give another file with --config") from None
     settings = parse(text, str(path))
-    settings = replace(settings, allow_addresses=(*settings.allow_addresses, *networks(getattr(arguments, "allow_address", []))))
+    allowed = networks(getattr(arguments, "allow_address", []))
+    return replace(settings, allow_addresses=(*settings.allow_addresses, *allowed))
+
+
+def _world(arguments: argparse.Namespace) -> World:
+    from stapleguard.disk import StateDirectory
+    from stapleguard.engine.world import World
+    from stapleguard.host import SystemClock
+    from stapleguard.wire.trust import anchors_from_file, system_anchors
+
+    settings = _settings(arguments)
     anchors_path = getattr(arguments, "ca_file", None) or settings.anchors
     anchors = anchors_from_file(anchors_path) if anchors_path else system_anchors()
     clock = SystemClock()
@@ -173,21 +241,23 @@ def _listener(arguments: argparse.Namespace) -> Callable[..., None]:
     return tell
 
 
-def _budget(arguments: argparse.Namespace, world):  # type: ignore[no-untyped-def]  # as above
+def _budget(arguments: argparse.Namespace, world: World) -> Budget:
     from stapleguard.engine.deploy import Budget
 
     settings = world.config
     if arguments.timeout:
-        return Budget(arguments.timeout, arguments.timeout, min(arguments.timeout / 2, settings.responder_patience))
+        return Budget(
+            arguments.timeout, arguments.timeout, min(arguments.timeout / 2, settings.responder_patience)
+        )
     return Budget(settings.prove_timeout, settings.responder_wait, settings.responder_patience)
 
 
-def _locked(world) -> AbstractContextManager[None]:  # type: ignore[no-untyped-def]  # as above
+def _locked(world: World) -> AbstractContextManager[None]:
     world.state.prepare()
-    return world.state.lock() if hasattr(world.state, "lock") else nullcontext()
+    return world.state.lock()
 
 
-def _end(arguments: argparse.Namespace, result) -> int:  # type: ignore[no-untyped-def]  # as above
+def _end(arguments: argparse.Namespace, result: Result) -> int:
     from stapleguard import report
 
     if arguments.command in ("hook", "deploy", "retry", "recover", "rollback"):
@@ -203,8 +273,8 @@ def _end(arguments: argparse.Namespace, result) -> int:  # type: ignore[no-untyp
 
 
 def _deploy_named(arguments: argparse.Namespace, name: str, sources: Sequence[str], command: str) -> int:
-    from stapleguard.disk import DiskFault
     from stapleguard.diagnosis import Result
+    from stapleguard.disk import DiskFault
     from stapleguard.engine.deploy import deploy
     from stapleguard.engine.undo import recover
     from stapleguard.model import Verdict
@@ -239,20 +309,28 @@ def _sources(arguments: argparse.Namespace, what: str) -> tuple[str, tuple[str, 
     """Find the lineage that a name or a directory means, and where its files come from."""
     from stapleguard.config import NAME
 
-    settings = _world(arguments).config
+    settings = _settings(arguments)
     if "/" not in what and what in settings.lineages:
         if not settings.lineage(what).sources:
-            raise UsageError(f"{what} has no sources", f'add sources = ["/etc/letsencrypt/live/{what}"] to its table')
+            raise UsageError(
+                f"{what} has no sources", f'add sources = ["/etc/letsencrypt/live/{what}"] to its table'
+            )
         return what, settings.lineage(what).sources
     directory = os.path.abspath(what)  # noqa: PTH100 - the links of live/ must not be followed
     owner = settings.owner_of(directory)
     if owner is not None:
         return owner, settings.lineage(owner).sources
     if not Path(directory).is_dir():
-        raise UsageError(f"neither a configured lineage nor a directory: {escape(what)}", "give a directory such as /etc/letsencrypt/live/example.org")
+        raise UsageError(
+            f"neither a configured lineage nor a directory: {escape(what)}",
+            "give a directory such as /etc/letsencrypt/live/example.org",
+        )
     name = Path(directory).name
     if NAME.fullmatch(name) is None:
-        raise UsageError(f"a lineage cannot be called {escape(name)}", "configure a name for it: [lineage.NAME] sources = [...]")
+        raise UsageError(
+            f"a lineage cannot be called {escape(name)}",
+            "configure a name for it: [lineage.NAME] sources = [...]",
+        )
     return name, settings.lineage(name).sources or (directory,)
 
 
@@ -271,9 +349,15 @@ def _check(arguments: argparse.Namespace) -> int:
         elif ":" in what:
             results.append(check_address(world, what, arguments.sni, arguments.address, timeout))
         else:
-            raise UsageError(f"neither a deployed lineage nor HOST:PORT: {escape(what)}", "run `stapleguard status` to see what is deployed")
+            raise UsageError(
+                f"neither a deployed lineage nor HOST:PORT: {escape(what)}",
+                "run `stapleguard status` to see what is deployed",
+            )
     if not results:
-        raise UsageError("nothing to check: no lineage is deployed or configured", "name an endpoint, such as example.org:443")
+        raise UsageError(
+            "nothing to check: no lineage is deployed or configured",
+            "name an endpoint, such as example.org:443",
+        )
     worst = max(results, key=lambda one: one.status)
     findings = diagnosis.unique(found for one in results for found in one.findings)
     strands = tuple(strand for one in results for strand in one.strands)
@@ -293,9 +377,9 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _retry(arguments: argparse.Namespace) -> int:
+    from stapleguard.diagnosis import Result
     from stapleguard.engine.deploy import deploy
     from stapleguard.engine.undo import recover
-    from stapleguard.diagnosis import Result
     from stapleguard.model import Verdict
 
     world = _world(arguments)
@@ -337,7 +421,9 @@ def _rollback(arguments: argparse.Namespace) -> int:
 def _rehearse(arguments: argparse.Namespace) -> int:
     from stapleguard.rehearsal.acts import rehearse
 
-    return rehearse(sys.stderr if arguments.json else sys.stdout, as_json=arguments.json, quiet=arguments.quiet)
+    return rehearse(
+        sys.stderr if arguments.json else sys.stdout, as_json=arguments.json, quiet=arguments.quiet
+    )
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -357,12 +443,24 @@ def _explain(arguments: argparse.Namespace) -> int:
         raise UsageError(f"no such finding: {escape(arguments.code)}", f"did you mean {near[0]}?") from None
     entry = CATALOGUE[code]
     if arguments.json:
-        print_json({"schema": "stapleguard.explain/1", "code": code.value, "severity": entry.severity.value, "title": entry.title, "recognised": entry.recognised, "remedy": entry.remedy, "reference": entry.reference})
+        print_json(
+            {
+                "schema": "stapleguard.explain/1",
+                "code": code.value,
+                "severity": entry.severity.value,
+                "title": entry.title,
+                "recognised": entry.recognised,
+                "remedy": entry.remedy,
+                "reference": entry.reference,
+            }
+        )
     else:
-        import re
+        from stapleguard.report import steps
 
-        steps = re.sub(r"\s*(\(\d+\) )", r"\n  \1", entry.remedy).strip("\n")
-        sys.stdout.write(f"{code.value}  ({entry.severity.value})\n{entry.title}\n\nrecognised\n  {entry.recognised}\n\nwhat to do\n{steps if steps.startswith('  ') else '  ' + steps}\n\nsource\n  {entry.reference}\n")
+        what_to_do = "\n".join(f"  {step}" for step in steps(entry.remedy))
+        sys.stdout.write(f"{code.value}  ({entry.severity.value})\n{entry.title}\n\n")
+        sys.stdout.write(f"recognised\n  {entry.recognised}\n")
+        sys.stdout.write(f"\nwhat to do\n{what_to_do}\n\nsource\n  {entry.reference}\n")
     return int(ExitStatus.OK)
 
 
@@ -381,7 +479,9 @@ def _ocsp(arguments: argparse.Namespace) -> int:
         try:
             return x509.load_pem_x509_certificate(data)
         except ValueError:
-            raise UsageError(f"{escape(path)} holds no PEM certificate", "convert DER with `openssl x509 -inform der`") from None
+            raise UsageError(
+                f"{escape(path)} holds no PEM certificate", "convert DER with `openssl x509 -inform der`"
+            ) from None
 
     leaf, issuer = certificate(arguments.cert), certificate(arguments.issuer)
     if arguments.max_age is not None and not 0 <= arguments.max_age <= 315_360_000:
@@ -405,7 +505,10 @@ def _ocsp(arguments: argparse.Namespace) -> int:
         policy = replace(policy, timeout=arguments.timeout or policy.timeout)
         urls = (arguments.url,) if arguments.url else leaf_facts(leaf).ocsp_urls
         if not urls:
-            raise UsageError("the certificate names no OCSP responder", "give one with --url; since 2025 many certificates have none")
+            raise UsageError(
+                "the certificate names no OCSP responder",
+                "give one with --url; since 2025 many certificates have none",
+            )
         fetched = ocsp_exchange(urls[0], ocsp.request(leaf, issuer), policy)
         findings, der = fetched.findings, fetched.body or b""
     if arguments.ocsp == "verify" or der:
@@ -422,7 +525,16 @@ def _ocsp(arguments: argparse.Namespace) -> int:
             "this_update": judgement.this_update.isoformat() if judgement and judgement.this_update else None,
             "next_update": judgement.next_update.isoformat() if judgement and judgement.next_update else None,
         }
-        print_json({"schema": f"stapleguard.ocsp-{arguments.ocsp}/1", "status": status, "acceptable": accepted, "exit": 0 if accepted else 3, **times, "findings": [finding_json(one) for one in findings]})
+        print_json(
+            {
+                "schema": f"stapleguard.ocsp-{arguments.ocsp}/1",
+                "status": status,
+                "acceptable": accepted,
+                "exit": 0 if accepted else 3,
+                **times,
+                "findings": [finding_json(one) for one in findings],
+            }
+        )
     else:
         sys.stdout.write(f"{status or 'no status'}, {'acceptable' if accepted else 'not acceptable'}\n")
         for one in findings:

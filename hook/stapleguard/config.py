@@ -155,7 +155,7 @@ def _paths(value: object) -> tuple[str, ...]:
 
 
 def networks(values: Sequence[str]) -> tuple[str, ...]:
-    """Check address ranges in CIDR notation (a bare address is a range of one); UsageError when one is not."""
+    """Check address ranges in CIDR notation (a bare address is a range of one); UsageError when not."""
     try:
         return tuple(str(ipaddress.ip_network(value, strict=False)) for value in values)
     except ValueError as error:
@@ -178,7 +178,9 @@ def endpoint(text: str) -> tuple[str, int]:
     """Split HOST:PORT or [V6]:PORT; UsageError when it is neither."""
     match = _ENDPOINT.fullmatch(text)
     if match is None or not 0 < int(match[2]) < 65536:
-        raise UsageError(f"not HOST:PORT: {escape(text)}", "write it like example.org:443 or [2001:db8::1]:443")
+        raise UsageError(
+            f"not HOST:PORT: {escape(text)}", "write it like example.org:443 or [2001:db8::1]:443"
+        )
     return match[1].strip("[]"), int(match[2])
 
 
@@ -206,40 +208,58 @@ SCHEMA: Final[Mapping[str, Key]] = {
     "generations": Key("generations", _count, "how many generations of a lineage are kept"),
     "policy.prime": Key("prime", _prime, "how a server gets its first staple: auto, file or warm"),
     "policy.missing_staple": Key(
-        "missing_staple", _missing, "alert or rollback when a certificate that is not must-staple gets no staple"
+        "missing_staple",
+        _missing,
+        "alert or rollback when a certificate that is not must-staple gets no staple",
     ),
     "fetch.timeout": Key("fetch_timeout", _seconds, "seconds for one exchange with a responder, in all"),
     "fetch.allow_addresses": Key(
         "allow_addresses", _networks, "private or loopback ranges that a responder or AIA host may have"
     ),
     "fetch.proxy": Key("proxy", _text, "HTTP proxy for responders and AIA, http://host:port"),
-    "prove.timeout": Key("prove_timeout", _seconds, "seconds from the reload until the proof must be complete"),
+    "prove.timeout": Key(
+        "prove_timeout", _seconds, "seconds from the reload until the proof must be complete"
+    ),
     "prove.interval": Key("prove_interval", _seconds, "seconds between two rounds of handshakes at first"),
     "prove.backoff": Key("prove_backoff", _factor, "factor by which the interval grows from round to round"),
     "prove.interval_max": Key("prove_interval_max", _seconds, "seconds between two rounds at most"),
     "prove.quiet": Key(
         "prove_quiet", _seconds, "seconds without any progress after which more waiting is held to be useless"
     ),
-    "prove.handshake_timeout": Key("handshake_timeout", _seconds, "seconds for one connection and one handshake each"),
+    "prove.handshake_timeout": Key(
+        "handshake_timeout", _seconds, "seconds for one connection and one handshake each"
+    ),
     "prove.confidence": Key(
         "confidence", _confidence, "wanted confidence where the workers of a server cannot be told apart"
     ),
     "responder.wait": Key(
-        "responder_wait", _seconds, "seconds in the foreground for an answer about a certificate that needs one"
+        "responder_wait",
+        _seconds,
+        "seconds in the foreground for an answer about a certificate that needs one",
     ),
     "responder.patience": Key(
-        "responder_patience", _seconds, "seconds that a fresh certificate's responder may lag before it is a failure"
+        "responder_patience",
+        _seconds,
+        "seconds that a fresh certificate's responder may lag before it is a failure",
     ),
     "nginx.binary": Key("nginx_binary", _path, "the nginx program, when the running one is not to be used"),
     "nginx.config": Key("nginx_config", _path, "its configuration file, when several nginx run here"),
-    "nginx.resolver": Key("nginx_resolver", _list, "values of the `resolver` line of the include, e.g. 127.0.0.53"),
+    "nginx.resolver": Key(
+        "nginx_resolver", _list, "values of the `resolver` line of the include, e.g. 127.0.0.53"
+    ),
     "nginx.resolver_timeout": Key("nginx_resolver_timeout", _seconds, "value of its `resolver_timeout` line"),
-    "nginx.test_timeout": Key("test_timeout", _seconds, "seconds for a configuration test or a reload command"),
+    "nginx.test_timeout": Key(
+        "test_timeout", _seconds, "seconds for a configuration test or a reload command"
+    ),
 }
 
 LINEAGE_SCHEMA: Final[Mapping[str, Key]] = {
-    "sources": Key("sources", _paths, "the ACME client's directories; a second one of another key type is served beside"),
-    "endpoints": Key("endpoints", _endpoints, "HOST:PORT to prove on, besides what the server's configuration tells"),
+    "sources": Key(
+        "sources", _paths, "the ACME client's directories; a second one of another key type is served beside"
+    ),
+    "endpoints": Key(
+        "endpoints", _endpoints, "HOST:PORT to prove on, besides what the server's configuration tells"
+    ),
     "names": Key("names", _list, "names that the certificate must cover, besides the server's own"),
     "prime": Key("prime", _prime, "as policy.prime, for this lineage"),
     "missing_staple": Key("missing_staple", _missing, "as policy.missing_staple, for this lineage"),
@@ -247,11 +267,13 @@ LINEAGE_SCHEMA: Final[Mapping[str, Key]] = {
 
 
 def parse(text: str, file: str) -> Config:
-    """Read the text of a configuration file (TOML 1.0); `file` is its name for messages. UsageError on any fault."""
+    """Read the text of a configuration file (TOML 1.0); `file` is for messages; UsageError on a fault."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{file}: not valid TOML: {escape(str(error))}", "see docs/reference/configuration.md") from None
+        raise UsageError(
+            f"{file}: not valid TOML: {escape(str(error))}", "see docs/reference/configuration.md"
+        ) from None
     lineages = document.pop("lineage", {})
     values = _read(_flat(document), SCHEMA, file, "")
     if not isinstance(lineages, dict):

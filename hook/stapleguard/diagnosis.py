@@ -82,7 +82,7 @@ class Workers:
 
 @dataclass(frozen=True, slots=True)
 class Strand:
-    """Everything seen of one endpoint with one key type, oldest first; `workers` are the pids that serve it now."""
+    """All that was seen of one endpoint with one key type, oldest first; `workers` are the serving pids."""
 
     endpoint: Endpoint
     key_type: KeyType | None
@@ -132,7 +132,7 @@ class Strand:
 
     @property
     def coverage(self) -> Workers:
-        """Who was seen, exactly where the kernel told, else with the confidence that the run of good ones gives."""
+        """Who was seen: exactly where the kernel told, else with the confidence of the run of good ones."""
         if self.workers:
             latest = self.latest_by_worker
             stapled = sum(1 for one in latest.values() if one.good_staple)
@@ -152,7 +152,7 @@ class Strand:
 
 
 def confidence_of(run: int, workers: int) -> float:
-    """Return the least probability that `run` handshakes in a row met each of `workers` equally likely ones."""
+    """Return the least probability that `run` handshakes met each of `workers` equally likely ones."""
     if workers <= 1:
         return 1.0 if run else 0.0
     return max(0.0, 1.0 - workers * (1.0 - 1.0 / workers) ** run) if run else 0.0
@@ -217,7 +217,9 @@ def strand_findings(strand: Strand) -> tuple[Finding, ...]:
     found = list(last.findings)
     if last.served is Served.OTHER and last.leaf is not None:
         evidence: dict[str, Json] = {"served": last.leaf.sha256, "not_after": last.leaf.not_after.isoformat()}
-        found.append(find(Code.SERVED_OLD_CERTIFICATE, where, f"{where} serves another certificate", evidence=evidence))
+        found.append(
+            find(Code.SERVED_OLD_CERTIFICATE, where, f"{where} serves another certificate", evidence=evidence)
+        )
         return tuple(found)
     return (*found, *_staple_findings(strand, where, last))
 
@@ -228,7 +230,13 @@ def _staple_findings(strand: Strand, where: str, last: Sighting) -> list[Finding
     if strand.need is Need.NOT_APPLICABLE:
         if not present:
             return []
-        return [find(Code.STAPLE_LEFT_OVER, where, f"{where} staples an answer though the certificate names no responder")]
+        return [
+            find(
+                Code.STAPLE_LEFT_OVER,
+                where,
+                f"{where} staples an answer though the certificate names no responder",
+            )
+        ]
     found: list[Finding] = []
     for one in present:
         judgement = one.judgement
@@ -243,7 +251,12 @@ def _staple_findings(strand: Strand, where: str, last: Sighting) -> list[Finding
                 "worker": one.observation.worker,
             }
             found.append(
-                find(Code.SERVER_SERVES_BAD_STAPLE, where, f"{where} staples a bad answer: {why}", evidence=evidence)
+                find(
+                    Code.SERVER_SERVES_BAD_STAPLE,
+                    where,
+                    f"{where} staples a bad answer: {why}",
+                    evidence=evidence,
+                )
             )
         found += [one for one in judgement.findings if one not in found]
     bare = len(latest) - len(present)
@@ -256,7 +269,10 @@ def _staple_findings(strand: Strand, where: str, last: Sighting) -> list[Finding
     elif not strand.must_staple:
         found.append(find(Code.STAPLE_ABSENT, where, f"{where} sends no staple", evidence=counts))
     if strand.must_staple:
-        text = f"{where} sends no staple, and the certificate is must-staple: Firefox and GnuTLS clients refuse it"
+        text = (
+            f"{where} sends no staple, and the certificate is must-staple: "
+            "Firefox and GnuTLS clients refuse it"
+        )
         found.append(find(Code.STAPLE_MUST_STAPLE_UNMET, where, text, evidence=counts))
     return found
 
@@ -294,7 +310,9 @@ def cause_of(findings: Iterable[Finding]) -> Code | None:
     """
 
     def rank(found: Finding) -> tuple[int, int]:
-        place = next((i for i, start in enumerate(_CAUSE_RANK) if found.code.value.startswith(start)), len(_CAUSE_RANK))
+        place = next(
+            (i for i, start in enumerate(_CAUSE_RANK) if found.code.value.startswith(start)), len(_CAUSE_RANK)
+        )
         return (0 if found.critical else 1, place)
 
     ranked = sorted((found for found in findings if found.severity is not Severity.INFO), key=rank)
@@ -320,18 +338,28 @@ BREAKING: Final = frozenset(
 MISSING: Final = frozenset({Code.STAPLE_ABSENT, Code.SERVER_WORKER_UNSTAPLED})
 """A staple is missing though nothing breaks by that alone."""
 
-MAY_PASS: Final = ("dns.", "net.", "responder.", "ocsp.try-later", "ocsp.unauthorized", "ocsp.unknown", "ocsp.internal-error")
+MAY_PASS: Final = (
+    "dns.",
+    "net.",
+    "responder.",
+    "ocsp.try-later",
+    "ocsp.unauthorized",
+    "ocsp.unknown",
+    "ocsp.internal-error",
+)
 """Causes that a fresh certificate's responder may grow out of by itself."""
 
 
 def may_pass(code: Code | None) -> bool:
     """Whether waiting alone may cure this cause (design: a fresh certificate's responder may lag)."""
-    return code is not None and code.value.startswith(MAY_PASS) and code is not Code.RESPONDER_FORBIDDEN_ADDRESS
+    return (
+        code is not None and code.value.startswith(MAY_PASS) and code is not Code.RESPONDER_FORBIDDEN_ADDRESS
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Previous:
-    """What is known of the generation to go back to. `staple_until` is the end of its own staple file, if it has one."""
+    """What is known of the generation to go back to; `staple_until` is the end of its staple file, if any."""
 
     leaf: LeafFacts
     served_before: bool
@@ -355,8 +383,10 @@ class Undo(Enum):
     NOT_WANTED = "nothing that is served is broken by it"
 
 
-def undo(findings: Sequence[Finding], previous: Previous | None, *, wanted: frozenset[Code], now: datetime) -> Undo:
-    """Decide whether the previous generation is put back. `wanted` are the codes that policy goes back for."""
+def undo(
+    findings: Sequence[Finding], previous: Previous | None, *, wanted: frozenset[Code], now: datetime
+) -> Undo:
+    """Decide whether the previous generation is put back; `wanted` are the codes policy goes back for."""
     if not any(found.code in wanted and found.severity is not Severity.INFO for found in findings):
         return Undo.NOT_WANTED
     if previous is None:
@@ -374,7 +404,9 @@ def undo(findings: Sequence[Finding], previous: Previous | None, *, wanted: froz
 
 def verdict_of(findings: Sequence[Finding], strands: Sequence[Strand]) -> Verdict:
     """Return the verdict of a proof alone: verified, not-applicable, degraded or inconclusive."""
-    reached = [strand for strand in strands if strand.last is not None and strand.last.observation.fault is None]
+    reached = [
+        strand for strand in strands if strand.last is not None and strand.last.observation.fault is None
+    ]
     if not reached:
         return Verdict.INCONCLUSIVE
     if criticals(findings) or any(found.code in MISSING for found in findings):
@@ -386,7 +418,7 @@ def verdict_of(findings: Sequence[Finding], strands: Sequence[Strand]) -> Verdic
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a command found out: one verdict, one cause, all findings; `extra` is what only this command has."""
+    """What a command found out: one verdict, one cause, all findings; `extra` is of this command only."""
 
     command: str
     verdict: Verdict

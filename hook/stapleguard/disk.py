@@ -15,7 +15,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,7 +56,10 @@ def _told(path: Path) -> Iterator[None]:
         why = os.strerror(error.errno or 0).lower()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFault(
-                Code.HOST_DISK_FULL, where, f"cannot write {where}: {why}", "free some space, then run it again"
+                Code.HOST_DISK_FULL,
+                where,
+                f"cannot write {where}: {why}",
+                "free some space, then run it again",
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
             raise DiskFault(
@@ -89,7 +92,7 @@ def _write_new(path: Path, data: bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` by temp file, fsync, rename, fsync of the directory: old or new, never a mixture."""
+    """Put `data` at `path` by temp file, fsync, rename, fsync of the directory: old or new, never mixed."""
     temporary = path.with_name(f".{path.name}.new")
     with _told(path):
         temporary.unlink(missing_ok=True)
@@ -132,7 +135,8 @@ class StateDirectory:
     def prepare(self) -> None:
         """Create what is missing, durably; UsageError when somebody else could write there."""
         with _told(self.root):
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # a file or a dangling link: refused below
+                self.root.mkdir(mode=0o700, parents=True)
             seen = self.root.lstat()
             if not stat.S_ISDIR(seen.st_mode) or seen.st_mode & 0o022 or seen.st_uid not in (0, os.geteuid()):
                 raise UsageError(
@@ -157,7 +161,8 @@ class StateDirectory:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise LockBusy(
-                    f"another run holds the lock of {self.root}", "wait for it to end, then run `stapleguard retry`"
+                    f"another run holds the lock of {self.root}",
+                    "wait for it to end, then run `stapleguard retry`",
                 ) from None
             yield
         finally:
@@ -184,7 +189,9 @@ class StateDirectory:
     def lineages(self) -> tuple[str, ...]:
         """Return the names that have a live generation."""
         try:
-            return tuple(sorted(name.name for name in (self.root / "live").iterdir() if not name.name.startswith(".")))
+            return tuple(
+                sorted(name.name for name in (self.root / "live").iterdir() if not name.name.startswith("."))
+            )
         except OSError:
             return ()
 
@@ -196,8 +203,10 @@ class StateDirectory:
         except OSError:
             return ()
 
-    def stage(self, lineage: str, identity: str, files: Mapping[str, bytes], about: Mapping[str, Json]) -> Path:
-        """Write a complete generation, durable and under its final name when this returns; DiskFault otherwise."""
+    def stage(
+        self, lineage: str, identity: str, files: Mapping[str, bytes], about: Mapping[str, Json]
+    ) -> Path:
+        """Write a complete generation, durable and under its final name on return; DiskFault otherwise."""
         parent = self.root / "generations" / lineage
         final, temporary = parent / identity, parent / f".{identity}.new"
         manifest: dict[str, Json] = {
@@ -231,7 +240,9 @@ class StateDirectory:
         try:
             manifest = _parse((directory / MANIFEST).read_bytes())
             if not isinstance(manifest, dict) or not isinstance(digests := manifest.get("sha256"), dict):
-                raise BrokenGeneration(f"{directory / MANIFEST} is not a manifest", "deploy the lineage again")
+                raise BrokenGeneration(
+                    f"{directory / MANIFEST} is not a manifest", "deploy the lineage again"
+                )
             files = {str(name): (directory / str(name)).read_bytes() for name in digests}
         except (OSError, ValueError) as error:
             raise BrokenGeneration(f"cannot read {directory}: {error}", "deploy the lineage again") from error
@@ -243,7 +254,9 @@ class StateDirectory:
     def publish(self, lineage: str, identity: str) -> None:
         """Move `live/NAME` to a generation by one rename; doing it twice does nothing more."""
         if not self.directory_of(lineage, identity).is_dir():
-            raise BrokenGeneration(f"there is no generation {identity} of {lineage}", "deploy the lineage again")
+            raise BrokenGeneration(
+                f"there is no generation {identity} of {lineage}", "deploy the lineage again"
+            )
         live = self.live_path(lineage)
         if self.live(lineage) == identity:
             return
@@ -262,7 +275,7 @@ class StateDirectory:
             _fsync_directory(live.parent)
 
     def discard(self, lineage: str, identity: str) -> None:
-        """Remove a generation that is not live, under a hidden name first so that no half of it is ever seen."""
+        """Remove a generation that is not live, hidden by a rename first: no half of it is ever seen."""
         if not identity or identity == self.live(lineage):
             return
         directory = self.directory_of(lineage, identity)
@@ -274,7 +287,7 @@ class StateDirectory:
                 shutil.rmtree(hidden)
 
     def sweep(self, lineage: str, keep: int, protect: Sequence[str]) -> None:
-        """Remove leftovers of crashes and all but the newest `keep` generations; never the live or a protected one."""
+        """Remove leftovers of crashes and all but the newest `keep` generations; no live or protected one."""
         parent = self.root / "generations" / lineage
         with _told(parent):
             for one in parent.iterdir() if parent.is_dir() else ():
@@ -300,7 +313,9 @@ class StateDirectory:
 
     def records(self) -> tuple[Record, ...]:
         """Return every lineage's record."""
-        names = sorted(path.stem for path in (self.root / "journal").glob("*.json") if not path.name.startswith("."))
+        names = sorted(
+            path.stem for path in (self.root / "journal").glob("*.json") if not path.name.startswith(".")
+        )
         return tuple(record for name in names if (record := self.record(name)) is not None)
 
     def enqueue(self, lineage: str, entry: Mapping[str, Json]) -> None:
@@ -339,11 +354,15 @@ def read_bounded(path: Path) -> bytes | Finding:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         why = os.strerror(error.errno or 0).lower()
-        code = Code.HOST_PERMISSION if error.errno in (errno.EACCES, errno.EPERM) else Code.MATERIAL_UNREADABLE
+        code = (
+            Code.HOST_PERMISSION if error.errno in (errno.EACCES, errno.EPERM) else Code.MATERIAL_UNREADABLE
+        )
         return find(code, subject, f"cannot read {subject}: {why}", evidence={"errno": error.errno})
+    # open() itself raises for the descriptor of a directory, so the kind is asked first.
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return find(Code.MATERIAL_UNREADABLE, subject, f"{subject} is not a regular file")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return find(Code.MATERIAL_UNREADABLE, subject, f"{subject} is not a regular file")
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         return find(Code.MATERIAL_UNREADABLE, subject, f"{subject} is larger than 1 MiB")
@@ -351,7 +370,7 @@ def read_bounded(path: Path) -> bytes | Finding:
 
 
 def read_lineage(directory: Path) -> SourceFiles | Finding:
-    """Read privkey, cert, chain and fullchain of certbot's `live/NAME` (or the like); the first fault as a finding.
+    """Read privkey, cert, chain and fullchain of certbot's `live/NAME` or the like; else return the fault.
 
     The key must be there, and the leaf in `cert.pem` or `fullchain.pem`; what else is absent is assembled.
     A file that is there but empty is a fault: something broke while it was written.

@@ -19,7 +19,7 @@ from datetime import datetime
 from enum import Enum, IntEnum
 from typing import Final, TypeAlias
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
 class ExitStatus(IntEnum):
@@ -69,7 +69,7 @@ _EXIT_STATUS: Final = {
 
 
 class Severity(Enum):
-    """How much a finding matters: critical breaks clients or the proof, warning will, info is good to know."""
+    """How much a finding matters: critical breaks clients or the proof, warning will, info is news."""
 
     CRITICAL = "critical"
     WARNING = "warning"
@@ -128,7 +128,7 @@ class HandshakeFault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a client would connect: `address` is one IP literal of `host`; `server_name` goes into SNI ('' = none)."""
+    """Where a client would connect: `address` is an IP of `host`; `server_name` is the SNI ('': none)."""
 
     host: str
     port: int

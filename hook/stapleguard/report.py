@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -76,7 +77,7 @@ def endpoint_json(strand: Strand) -> dict[str, Json]:
         "handshakes": {
             "total": len(strand.sightings),
             "stapled": stapled,
-            "unstapled": len(strand.sightings) - stapled - failed,
+            "unstapled": sum(1 for one in strand.sightings if one.observation.staple is None) - failed,
             "failed": failed,
         },
         "staple": None
@@ -132,25 +133,30 @@ _TONE: Final = {
 
 def as_text(result: Result, stream: IO[str]) -> str:
     """What a person reads: endpoints, findings with their remedies, the verdict and its cause."""
-    lines: list[str] = []
-    for strand in result.strands:
-        lines.append(_endpoint_line(strand, stream))
+    lines = [_endpoint_line(strand, stream) for strand in result.strands]
     for found in result.findings:
         tone = {"critical": "bad", "warning": "warn", "info": "dim"}[found.severity.value]
         lines.append(f"  {colour(f'{found.severity.value:<8}', tone, stream)} {found.code.value}")
         lines.append(f"           {found.message}")
         if found.severity is not Severity.INFO or found.code.value == "server.not-guarded":
-            lines.append(f"           {colour('fix: ' + found.remedy, 'dim', stream)}")
+            lines += [f"           {colour(step, 'dim', stream)}" for step in steps(found.remedy)]
     lines.append(f"verdict  {colour(result.verdict.value, _TONE[result.verdict], stream)}")
     if result.cause:
         lines.append(f"cause    {result.cause.value}  (stapleguard explain {result.cause.value})")
     return "\n".join(lines)
 
 
+def steps(remedy: str) -> list[str]:
+    """A remedy as the lines that a person follows one after the other."""
+    return [one for one in re.split(r"\s*(?=\(\d\) )", remedy) if one]
+
+
 def _endpoint_line(strand: Strand, stream: IO[str]) -> str:
     shown, workers = endpoint_json(strand), strand.coverage
     leaf = str(shown["leaf_sha256"] or "nothing")[:12]
-    who = f"{workers.seen}/{workers.total} workers" if workers.total else f"{workers.confidence:.0%} confidence"
+    who = (
+        f"{workers.seen}/{workers.total} workers" if workers.total else f"{workers.confidence:.0%} confidence"
+    )
     judgement = strand.last.judgement if strand.last else None
     staple = "no staple" if judgement is None else f"staple {judgement.acceptance.value}"
     if judgement is not None and judgement.next_update is not None:
@@ -160,7 +166,7 @@ def _endpoint_line(strand: Strand, stream: IO[str]) -> str:
 
 
 def to_journal(result: Result, run_id: str) -> None:
-    """Tell the journal: one canonical record and one for each finding that matters; stderr has had it all already.
+    """Tell the journal: one canonical record and one for each finding that matters; stderr has had it all.
 
     structlog renders the record; journald gets its native fields when its socket is there, else lines with
     `<N>` priorities when systemd reads our stderr (sd-daemon(3)), else nothing more is said.
@@ -172,9 +178,18 @@ def to_journal(result: Result, run_id: str) -> None:
     if result.cause:
         common["CAUSE"] = result.cause.value
     good = result.verdict in (Verdict.VERIFIED, Verdict.NOT_APPLICABLE)
-    text = f"{lineage or result.command}: {result.verdict.value}" + (f", {result.cause.value}" if result.cause else "")
+    text = f"{lineage or result.command}: {result.verdict.value}" + (
+        f", {result.cause.value}" if result.cause else ""
+    )
     say = _sink()
-    say({**common, "MESSAGE_ID": MESSAGE_IDS[result.verdict], "MESSAGE": text, "PRIORITY": "5" if good else "3"})
+    say(
+        {
+            **common,
+            "MESSAGE_ID": MESSAGE_IDS[result.verdict],
+            "MESSAGE": text,
+            "PRIORITY": "5" if good else "3",
+        }
+    )
     for found in result.findings:
         fields = {
             "MESSAGE_ID": FINDING_ID,

@@ -28,7 +28,7 @@ class State(Enum):
     STAGE = "stage"
     """Write the candidate generation, complete and durable, beside the live one."""
     TEST = "test"
-    """Have the server test its configuration with the candidate in the live one's place, where that is permitted."""
+    """Have the server test its configuration with the candidate in the live one's place, where permitted."""
     PUBLISH = "publish"
     """Move `live/NAME` to the candidate by one rename."""
     CHECK = "check"
@@ -156,7 +156,9 @@ class Record:
         """Read what `to_json` wrote; ValueError for anything else."""
         if not isinstance(data, dict) or data.get("schema") != "stapleguard.journal/1":
             raise ValueError("not a journal entry of this version")
-        texts = {key: value for key, value in data.items() if isinstance(value, str) and key not in ("schema", "state")}
+        texts = {key: value for key, value in data.items() if key not in ("schema", "state")}
+        if not all(isinstance(value, str) for value in texts.values()):
+            raise ValueError("a journal entry holds nothing but texts")
         try:
             return cls(state=State(data.get("state")), **texts)
         except TypeError as error:

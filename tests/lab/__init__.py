@@ -1,4 +1,4 @@
-"""A laboratory: the whole chain from ACME to the stapled handshake, of real parts, on loopback addresses of its own."""
+"""A laboratory: the whole chain from ACME to the stapled handshake, of real parts, on its own loopback."""
 
 from lab.client import Seen, look
 from lab.lab import Lab

@@ -1,4 +1,4 @@
-"""A TLS client that shares no code with the product: `openssl s_client -status` and what the server says of itself."""
+"""A TLS client that shares no code with the product: `openssl s_client -status`, the server's words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ECDSA_ONLY = ("-sigalgs", "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One handshake: the leaf, the staple's certStatus and serial (None without a staple), the worker that answered."""
+    """One handshake: the leaf, the staple's certStatus and serial (None without one), the worker."""
 
     leaf: x509.Certificate
     status: str | None

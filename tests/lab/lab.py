@@ -1,4 +1,4 @@
-"""One laboratory: Pebble, unbound, an OCSP responder, nginx and certbot, wired together on addresses of their own."""
+"""One laboratory: Pebble, unbound, an OCSP responder, nginx and certbot, wired on addresses of their own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RESPONDER_NAME = "ocsp.ca.test"
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """An executable for `--deploy-hook`; it leaves exit status and output in files, since certbot drops the status."""
+    """An executable for `--deploy-hook`; leaves exit status and output in files: certbot drops the status."""
 
     path: Path
     argv: tuple[str, ...]
@@ -321,7 +321,7 @@ http {{
     # -- the product
 
     def configure(self, text: str = "", **sections: str) -> None:
-        """Write the configuration file: what the laboratory needs, then `text`; a section given replaces ours."""
+        """Write the configuration: what the laboratory needs, then `text`; a section given replaces ours."""
         ours = {
             "fetch": 'allow_addresses = ["127.0.0.0/8"]',
             "nginx": "\n".join(
@@ -380,6 +380,6 @@ http {{
 
 
 def _source() -> str:
-    """PYTHONPATH for the program: the checkout's own source; what is installed otherwise comes with the interpreter."""
+    """PYTHONPATH for the program: the checkout's own source; all else comes with the interpreter."""
     inherited = os.environ.get("PYTHONPATH", "")
     return ":".join(item for item in (str(REPOSITORY / "hook"), inherited) if item)

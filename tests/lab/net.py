@@ -59,7 +59,7 @@ class Net:
 
 @contextlib.contextmanager
 def claimed() -> Iterator[Net]:
-    """A Net that no other laboratory on this machine has; the kernel gives it back when we end, however we end."""
+    """A Net that no other laboratory here has; the kernel gives it back when we end, however we end."""
     first = os.getpid() % 200
     for step in range(200):
         net = Net(1 + (first + step) % 200)

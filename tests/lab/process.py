@@ -149,10 +149,8 @@ class Machine:
     def stop(self, child: subprocess.Popen[bytes]) -> None:
         """End one daemon and whatever it started: SIGTERM, then SIGKILL to its session after five seconds."""
         child.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(5)
-        except subprocess.TimeoutExpired:
-            pass
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()

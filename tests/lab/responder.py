@@ -20,7 +20,7 @@ from cryptography.x509 import ocsp
 
 
 class Responder:
-    """Answers `good` for every serial, until it is told otherwise. `asked` has the serial of every request so far."""
+    """Answers `good` for every serial until told otherwise. `asked` has the serial of each request so far."""
 
     def __init__(self, address: str, port: int, certificate: Path, key: Path) -> None:
         self._issuer = x509.load_pem_x509_certificate(certificate.read_bytes())
@@ -45,7 +45,7 @@ class Responder:
         self._server.server_close()
 
     def know_only(self, *serials: int) -> None:
-        """From now on every other certificate gets `unauthorized`, as from a CA that has not heard of it yet."""
+        """From now on every other certificate gets `unauthorized`, as from a CA that does not know it yet."""
         with self._lock:
             self._known = frozenset(serials)
 

@@ -1,4 +1,4 @@
-"""certbot's deploy hook: RENEWED_LINEAGE and RENEWED_DOMAINS (certbot documentation, "Renewing certificates")."""
+"""certbot's deploy hook: RENEWED_LINEAGE and RENEWED_DOMAINS (certbot manual, "Renewing certificates")."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def renewal(environment: Mapping[str, str]) -> Renewal:
     if not lineage:
         raise UsageError(
             "RENEWED_LINEAGE is not set",
-            "this command is called by certbot (--deploy-hook 'stapleguard hook'); by hand use `stapleguard deploy`",
+            "this command is called by certbot (--deploy-hook 'stapleguard hook'); "
+            "by hand use `stapleguard deploy`",
         )
     path = Path(lineage)
     shown = escape(lineage)
@@ -25,7 +26,9 @@ def renewal(environment: Mapping[str, str]) -> Renewal:
             "it looks like /etc/letsencrypt/live/example.org",
         )
     if NAME.fullmatch(path.name) is None:
-        raise UsageError(f"RENEWED_LINEAGE has an unusable name: {escape(path.name)}", "rename the lineage in certbot")
+        raise UsageError(
+            f"RENEWED_LINEAGE has an unusable name: {escape(path.name)}", "rename the lineage in certbot"
+        )
     if not path.is_dir():
         raise UsageError(f"RENEWED_LINEAGE is not a directory: {shown}", "run `certbot certificates`")
     archive = (path.parent.parent / "archive" / path.name).resolve()

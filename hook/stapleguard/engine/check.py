@@ -31,9 +31,13 @@ def check_address(world: World, text: str, server_name: str, only: Sequence[str]
 
 
 def check_lineage(world: World, name: str, sources: Sequence[str], timeout: float) -> Result:
-    """Look at every place that serves a deployed or configured lineage, and compare with what should be served."""
+    """Look at every place that serves a deployed or configured lineage; compare with what it should serve."""
     live = world.state.live(name)
-    certificates, faults = intake.take_in(world, sources) if sources else ((), ())
+    # What is deployed is compared; what the ACME client has is only looked at where nothing is deployed yet.
+    origin = (str(world.state.live_path(name)),) if live else tuple(sources)
+    certificates, faults = (
+        intake.take_in(world, origin, world.config.lineage(name).names) if origin else ((), ())
+    )
     names = tuple(dict.fromkeys(one for each in certificates for one in each.material.facts.names))
     found = survey(world, name, sources, names)
     revival = revive(world, name, live, found)
@@ -67,4 +71,6 @@ def _result(world: World, proof: Proof, more: Sequence[Finding]) -> Result:
     if verdict is Verdict.NOT_APPLICABLE:
         text = "the certificate names no OCSP responder, so no staple is expected"
         findings = (*findings, find(Code.STAPLE_NOT_APPLICABLE, "certificate", text, severity=Severity.INFO))
-    return Result("check", verdict, None if settled else diagnosis.cause_of(findings), findings, proof.strands)
+    return Result(
+        "check", verdict, None if settled else diagnosis.cause_of(findings), findings, proof.strands
+    )

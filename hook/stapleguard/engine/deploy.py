@@ -9,7 +9,7 @@ from typing import Final, assert_never
 
 from stapleguard import diagnosis, ocsp
 from stapleguard.config import MissingStaple
-from stapleguard.diagnosis import BREAKING, MISSING, Need, Previous, Result, Served, Strand, Undo
+from stapleguard.diagnosis import BREAKING, MISSING, Need, Result, Served, Strand, Undo
 from stapleguard.disk import DiskFault, Generation
 from stapleguard.engine import intake
 from stapleguard.engine.evidence import gather
@@ -19,7 +19,8 @@ from stapleguard.engine.proof import Proof, Target, look_once, prove
 from stapleguard.engine.survey import Mode, Survey, survey
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, Finding, criticals, find
-from stapleguard.model import Prime, Severity, Verdict
+from stapleguard.material import NameMatch, matches_name
+from stapleguard.model import Prime, Verdict
 from stapleguard.servers import ConfigOutcome, Include, Instance, Stapling, nginx
 from stapleguard.transaction import Event, Record, State, advance
 
@@ -28,7 +29,7 @@ INCLUDE: Final = "nginx.conf"
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Seconds for the proof, in the foreground for a responder's answer, and of patience with a fresh certificate."""
+    """Seconds: for the proof, for a responder in the foreground, of patience with a fresh certificate."""
 
     prove: float
     wait: float
@@ -72,17 +73,21 @@ def _target(found: Survey, certificates: Sequence[Certificate]) -> Target:
 
 
 def deploy(world: World, name: str, sources: Sequence[str], budget: Budget) -> Result:
-    """Run the whole transaction for a lineage; the caller holds the lock and has recovered what a crash left."""
-    certificates, findings = intake.take_in(world, sources)
+    """Run the whole transaction for a lineage; the caller holds the lock and has recovered after a crash."""
+    certificates, findings = intake.take_in(world, sources, world.config.lineage(name).names)
     if criticals(findings) or not certificates:
         return _refused(world, name, findings)
     facts = certificates[0].material.facts
-    world.say(f"read {name}: leaf {facts.sha256[:12]}, {facts.key_type.value}, until {facts.not_after:%Y-%m-%d}")
+    world.say(
+        f"read {name}: leaf {facts.sha256[:12]}, {facts.key_type.value}, until {facts.not_after:%Y-%m-%d}"
+    )
     names = tuple(dict.fromkeys(one for each in certificates for one in each.material.facts.names))
     found = survey(world, name, sources, names)
     run = Run(world, name, budget, certificates, found, _record(world, name, certificates))
     run.findings += findings
     _introduce(run)
+    if fault := _uncovered(run):
+        return _refused(world, name, (fault, *findings))
     if fault := _baseline(run):
         return _refused(world, name, (fault, *findings))
     run.before = look_once(world, Target(found.endpoints)) if found.running else ()
@@ -121,13 +126,26 @@ def _introduce(run: Run) -> None:
     say(f"nginx {found.instance.version} ({state}) serves it on {where}, mode {found.mode.value}")
     if found.mode is Mode.WATCH:
         line = f"include {run.world.state.live_path(run.name)}/{INCLUDE};"
-        text = f"{found.sites[0].where} points at the ACME client's own directory, so nothing can be rolled back"
+        text = (
+            f"{found.sites[0].where} points at the ACME client's own directory, so nothing can be rolled back"
+        )
         remedy = f"Replace its ssl_certificate, ssl_certificate_key and ssl_stapling lines by: {line}"
         run.findings.append(find(Code.SERVER_NOT_GUARDED, found.sites[0].where, text, remedy=remedy))
 
 
+def _uncovered(run: Run) -> Finding | None:
+    """Say when the leaf does not cover a name that a server block would present it for."""
+    for name in dict.fromkeys(one.server_name for one in run.found.endpoints if one.server_name):
+        for one in run.certificates:
+            if matches_name(one.material.leaf, name) is NameMatch.DIFFERS:
+                text = f"the certificate does not cover {name}, which the server serves it for"
+                evidence: dict[str, str | tuple[str, ...]] = {"wanted": name, "has": one.material.facts.names}
+                return find(Code.MATERIAL_NAME_MISMATCH, run.name, text, evidence=evidence)
+    return None
+
+
 def _baseline(run: Run) -> Finding | None:
-    """Say when the server's configuration was broken before we came; our own include missing is our business."""
+    """Say when the server's configuration was broken before we came; only our include may be missing."""
     if run.found.instance is None:
         return None
     tested = nginx.test(run.found.instance, run.world.config.test_timeout)
@@ -145,11 +163,15 @@ def _older(run: Run) -> Finding | None:
     served = [one.last.leaf for one in run.before if one.last is not None and one.last.leaf is not None]
     mine = {one.material.facts.sha256 for one in run.certificates}
     for leaf in served:
-        same = [one.material.facts for one in run.certificates if one.material.facts.key_type is leaf.key_type]
+        same = [
+            one.material.facts for one in run.certificates if one.material.facts.key_type is leaf.key_type
+        ]
         if leaf.sha256 not in mine and same and leaf.not_before > same[0].not_before:
             if set(leaf.names) != set(same[0].names) or leaf.issuer != same[0].issuer:
                 continue
-            text = f"the certificate that is served was issued later ({leaf.not_before:%Y-%m-%d %H:%M:%S} UTC)"
+            text = (
+                f"the certificate that is served was issued later ({leaf.not_before:%Y-%m-%d %H:%M:%S} UTC)"
+            )
             return find(Code.MATERIAL_OLDER_THAN_SERVED, run.name, text, evidence={"served": leaf.sha256})
     return None
 
@@ -170,7 +192,9 @@ def _ask(run: Run) -> tuple[Answer, ...]:
             cause = diagnosis.cause_of(answer.findings)
             if not diagnosis.may_pass(cause) or run.world.clock.monotonic() - begun + pause > run.budget.wait:
                 break
-            run.world.say(f"no usable answer yet ({cause.value if cause else 'none'}); asking again in {pause:.2g} s")
+            run.world.say(
+                f"no usable answer yet ({cause.value if cause else 'none'}); asking again in {pause:.2g} s"
+            )
             run.world.clock.wait(pause)
             pause = min(pause * 2, 30.0)
             answer = intake.ask_responder(run.world, one)
@@ -181,11 +205,15 @@ def _ask(run: Run) -> tuple[Answer, ...]:
 
 def _tell(run: Run, answer: Answer) -> None:
     if answer.judgement is not None and answer.der is not None:
-        until = f"until {answer.judgement.next_update:%Y-%m-%d %H:%M} UTC" if answer.judgement.next_update else ""
+        until = (
+            f"until {answer.judgement.next_update:%Y-%m-%d %H:%M} UTC" if answer.judgement.next_update else ""
+        )
         run.world.say(f"the responder says good {until}".rstrip(), Tone.GOOD)
     else:
         first = next(iter(criticals(answer.findings)), None)
-        run.world.say(f"the responder gives no usable answer: {first.message if first else 'nothing'}", Tone.BAD)
+        run.world.say(
+            f"the responder gives no usable answer: {first.message if first else 'nothing'}", Tone.BAD
+        )
 
 
 def _kept_answer(run: Run, one: Certificate) -> Answer | None:
@@ -238,15 +266,22 @@ def _hold(run: Run) -> Result | None:
         return None
     cause = diagnosis.cause_of(found)
     world = run.world
-    world.say("must-staple without an answer: the previous generation stays, the new one is not published", Tone.WARN)
+    world.say(
+        "must-staple without an answer: the previous generation stays, the new one is not published",
+        Tone.WARN,
+    )
     proof = prove(world, revival.target, run.budget.prove)
     old = diagnosis.verdict_of(proof.findings, proof.strands)
     waited = (now - datetime.fromisoformat(run.record.since)).total_seconds()
     if diagnosis.may_pass(cause) and waited < run.budget.patience:
         verdict = Verdict.PENDING
     else:
-        verdict = Verdict.ROLLED_BACK if old in (Verdict.VERIFIED, Verdict.NOT_APPLICABLE) else Verdict.STRANDED
-    text = f"{run.name} is must-staple and has no usable OCSP answer; the previous certificate stays in service"
+        verdict = (
+            Verdict.ROLLED_BACK if old in (Verdict.VERIFIED, Verdict.NOT_APPLICABLE) else Verdict.STRANDED
+        )
+    text = (
+        f"{run.name} is must-staple and has no usable OCSP answer; the previous certificate stays in service"
+    )
     unmet = find(Code.STAPLE_MUST_STAPLE_UNMET, run.name, text)
     _remember(run, verdict)
     sealed = replace(run.record, state=State.SEALED, candidate=run.record.previous)
@@ -259,7 +294,12 @@ def _refused(world: World, name: str, findings: Sequence[Finding]) -> Result:
     for one in criticals(findings):
         world.say(one.message, Tone.BAD)
     return Result(
-        "deploy", Verdict.REFUSED, diagnosis.cause_of(findings), diagnosis.unique(findings), (), {"lineage": name}
+        "deploy",
+        Verdict.REFUSED,
+        diagnosis.cause_of(findings),
+        diagnosis.unique(findings),
+        (),
+        {"lineage": name},
     )
 
 
@@ -343,7 +383,10 @@ def _files(run: Run, identity: str) -> dict[str, bytes]:
         trusted=None if any(site.verifies_clients for site in run.found.sites) else "trusted.pem",
         resolvers=settings.nginx_resolver,
         resolver_timeout=settings.nginx_resolver_timeout,
-        comments=(f"{run.name}, leaf {facts.sha256[:16]}", "written by stapleguard; the next renewal replaces it"),
+        comments=(
+            f"{run.name}, leaf {facts.sha256[:16]}",
+            "written by stapleguard; the next renewal replaces it",
+        ),
     )
     files[INCLUDE] = nginx.render(include).encode()
     return files
@@ -377,7 +420,9 @@ def _again(run: Run, live: Generation) -> Result:
     run.world.say(f"generation {live.identity} is live already; nothing is written")
     run.record = replace(run.record, candidate=live.identity)
     before = run.world.state.record(run.name)
-    run.proof = prove(run.world, run.target, run.budget.prove if _done(before) else min(2.0, run.budget.prove))
+    run.proof = prove(
+        run.world, run.target, run.budget.prove if _done(before) else min(2.0, run.budget.prove)
+    )
     run.findings += run.proof.findings
     run.verdict = diagnosis.verdict_of(run.proof.findings, run.proof.strands)
     if run.verdict in (Verdict.DEGRADED, Verdict.INCONCLUSIVE) and run.found.running:
@@ -395,7 +440,10 @@ def _done(record: Record | None) -> bool:
 
 def _not_running(run: Run) -> Result:
     config = run.found.instance.config if run.found.instance else ""
-    text = "nginx is not running, so the new generation could not be proved; the old one stays for its next start"
+    text = (
+        "nginx is not running, so the new generation could not be proved; "
+        "the old one stays for its next start"
+    )
     run.findings.insert(0, find(Code.SERVER_NOT_RUNNING, config, text))
     run.world.say(text, Tone.BAD)
     run.world.state.enqueue(run.name, _entry(run))
@@ -490,7 +538,7 @@ def _may_still_come(run: Run) -> bool:
 
 
 def _nudge(run: Run) -> None:
-    """A server that failed to fetch waits for minutes; once the responder answers us, a reload cures it at once."""
+    """A server that failed to fetch waits for minutes; once the responder answers us, a reload cures it."""
     answers = [
         intake.ask_responder(run.world, one) for one in run.certificates if one.expected.need is Need.STAPLE
     ]
@@ -538,7 +586,11 @@ def _conclude(run: Run, write: bool = True) -> Result:  # noqa: FBT001, FBT002 -
     world, state = run.world, run.world.state
     if run.verdict is Verdict.INCONCLUSIVE and run.proof is None:
         _unseen(run)
-    if run.verdict is Verdict.DEGRADED and any(one.code in MISSING for one in run.findings) and _may_still_come(run):
+    if (
+        run.verdict is Verdict.DEGRADED
+        and any(one.code in MISSING for one in run.findings)
+        and _may_still_come(run)
+    ):
         run.verdict = Verdict.PENDING
     settled = run.verdict in (Verdict.VERIFIED, Verdict.NOT_APPLICABLE)
     if settled:
@@ -556,7 +608,9 @@ def _unseen(run: Run) -> None:
     if run.found.instance is None:
         line = f"include {run.world.state.live_path(run.name)}/{INCLUDE};"
         text = f"{run.name} is published, but no web server of this host uses it, so nothing could be proved"
-        remedy = f"Put this line into its server block, reload, and run `stapleguard check {run.name}`: {line}"
+        remedy = (
+            f"Put this line into its server block, reload, and run `stapleguard check {run.name}`: {line}"
+        )
         run.findings.append(find(Code.SERVED_UNREACHABLE, run.name, text, remedy=remedy))
     elif not run.found.running:
         text = f"{run.name} is published, but nginx is not running, so nothing could be proved"
@@ -572,8 +626,15 @@ def _closed(world: World, record: Record, verdict: Verdict, cause: Code | None) 
 
 def _entry(run: Run) -> dict[str, str | list[str]]:
     facts = run.certificates[0].material.facts
-    sources = [path.rsplit("/", 1)[0] for one in run.certificates if (path := one.material.paths.get("privkey", ""))]
-    return {"schema": "stapleguard.queue/1", "since": run.record.since, "leaf_sha256": facts.sha256, "sources": sources}
+    sources = [
+        path.rsplit("/", 1)[0] for one in run.certificates if (path := one.material.paths.get("privkey", ""))
+    ]
+    return {
+        "schema": "stapleguard.queue/1",
+        "since": run.record.since,
+        "leaf_sha256": facts.sha256,
+        "sources": sources,
+    }
 
 
 def _remember(run: Run, verdict: Verdict) -> None:
@@ -586,7 +647,9 @@ def _remember(run: Run, verdict: Verdict) -> None:
 
 
 def _extra(run: Run) -> dict[str, str | None]:
-    served = [one.last.leaf.sha256 for one in run.before if one.last is not None and one.last.leaf is not None]
+    served = [
+        one.last.leaf.sha256 for one in run.before if one.last is not None and one.last.leaf is not None
+    ]
     strands = run.proof.strands if run.proof else ()
     after = [one.last.leaf.sha256 for one in strands if one.last is not None and one.last.leaf is not None]
     return {

@@ -1,4 +1,4 @@
-"""Why is a staple missing? The facts that tell: the responder asked from here, the server's resolver, its log."""
+"""Why is a staple missing? What tells: the responder asked from here, the server's resolver, its log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def gather(world: World, found: Survey, certificates: Sequence[Certificate]) -> 
 def _resolvers(world: World, found: Survey, hosts: set[str]) -> list[Finding]:
     """Ask each resolver that the server is configured with, as the server would."""
     findings = []
-    for resolver in dict.fromkeys(value for site in found.sites for value in site.resolvers if "=" not in value):
+    for resolver in dict.fromkeys(
+        value for site in found.sites for value in site.resolvers if "=" not in value
+    ):
         for name in sorted(hosts):
             answer = dns.ask(resolver, name, min(3.0, world.config.fetch_timeout))
             if answer.finding is not None:

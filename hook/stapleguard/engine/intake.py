@@ -55,8 +55,10 @@ class Answer:
     findings: tuple[Finding, ...]
 
 
-def take_in(world: World, sources: Sequence[str]) -> tuple[tuple[Certificate, ...], tuple[Finding, ...]]:
-    """Read and gate every source; the certificates that could be read, and the findings (critical ones refuse)."""
+def take_in(
+    world: World, sources: Sequence[str], names: Sequence[str] = ()
+) -> tuple[tuple[Certificate, ...], tuple[Finding, ...]]:
+    """Read and gate every source: the certificates read, the findings (a critical one refuses)."""
     certificates: list[Certificate] = []
     findings: list[Finding] = []
     for source in sources:
@@ -67,7 +69,7 @@ def take_in(world: World, sources: Sequence[str]) -> tuple[tuple[Certificate, ..
             continue
         read, path, said = _complete(world, read)
         findings += said
-        findings += material.gate(read, path, (), world.clock.now())
+        findings += material.gate(read, path, names, world.clock.now())
         suffix = f".{read.facts.key_type.value}" if certificates else ""
         certificates.append(Certificate(read, path, suffix))
     if len({one.material.facts.key_type for one in certificates}) < len(certificates):

@@ -1,4 +1,4 @@
-"""The generation to go back to: is it whole, fit, and what would prove it?"""
+"""The generation to go back to: whether it is whole and fit, and what would prove it."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ def revive(world: World, name: str, identity: str, found: Survey) -> Revival:
         if judgement.acceptance is ocsp.Acceptance.ACCEPTED:
             until = judgement.next_update
         else:
-            faults.append(find(Code.SERVER_STAPLE_FILE_BAD, identity, "its staple file is not acceptable any more"))
+            faults.append(
+                find(Code.SERVER_STAPLE_FILE_BAD, identity, "its staple file is not acceptable any more")
+            )
     previous = Previous(leaf_facts(leaf), served_before=True, staple_until=until, faults=tuple(faults))
     return Revival(previous, Target(found.endpoints, tuple(one for one, _ in read), workers))

@@ -1,4 +1,4 @@
-"""The poll: fresh full handshakes until every endpoint, key type and worker shows what is wanted, or time is up."""
+"""The poll: fresh full handshakes until every endpoint, key type and worker is right, or time is up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from dataclasses import dataclass, field, replace
 from cryptography import x509
 
 from stapleguard import host, ocsp
-from stapleguard.diagnosis import Decision, Need, Patience, Served, Sighting, Strand, settle, strand_findings, unique
+from stapleguard.diagnosis import (
+    Decision,
+    Need,
+    Patience,
+    Served,
+    Sighting,
+    Strand,
+    settle,
+    strand_findings,
+    unique,
+)
 from stapleguard.engine.world import World
 from stapleguard.finding import Code, Finding, find
 from stapleguard.material import NameMatch, TrustPath, leaf_facts, matches_name
@@ -69,8 +79,10 @@ class Prober:
             for expected in self.target.expected
         )
 
-    def look(self, strands: Sequence[Strand], each: int, versions: Sequence[TlsVersion | None]) -> tuple[Strand, ...]:
-        """Make `each` handshakes for every strand, and one for each of `versions`; return the strands with them."""
+    def look(
+        self, strands: Sequence[Strand], each: int, versions: Sequence[TlsVersion | None]
+    ) -> tuple[Strand, ...]:
+        """Make `each` handshakes for every strand, and one for each of `versions`; return them in strands."""
         workers = frozenset(self.target.workers())
         asks: list[Ask] = []
         owner: list[int] = []
@@ -82,7 +94,7 @@ class Prober:
         timeout = self.world.config.handshake_timeout
         who: Callable[[Sequence[SocketPair]], Sequence[int | None]] | None = None
         if workers:
-            # The workers that are on their way out may still have answered; they hold the socket all the same.
+            # Workers on their way out may still have answered; they hold the socket all the same.
             who = self._owners
         seen = observe(asks, Limits(timeout, timeout), now=self.world.clock.now, owners=who)
         current = frozenset(self.target.workers())
@@ -120,7 +132,9 @@ class Prober:
             path = verify_path(leaf, certificates[1:], self.world.anchors, self.world.clock.now())
             self.paths[observation.chain] = path
         findings = _chain_findings(strand.endpoint, leaf, path)
-        issuer = path.certificates[1] if len(path.certificates) > 1 else (expected.issuer if expected else None)
+        issuer = (
+            path.certificates[1] if len(path.certificates) > 1 else (expected.issuer if expected else None)
+        )
         if issuer is None and len(certificates) > 1:
             issuer = certificates[1]
         judgement = None
@@ -142,7 +156,7 @@ def _chain_findings(endpoint: Endpoint, leaf: x509.Certificate, path: TrustPath)
 
 
 def prove(world: World, target: Target, timeout: float, stuck: Callable[[], None] | None = None) -> Proof:
-    """Poll until settled, or until the budget or all hope is spent; `stuck` is called once when nothing moves."""
+    """Poll until settled, or the budget or all hope is spent; `stuck` is called once when nothing moves."""
     prober = Prober(world, target)
     strands = prober.strands()
     begun = world.clock.monotonic()

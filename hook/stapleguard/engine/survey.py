@@ -1,4 +1,4 @@
-"""Which server on this host serves a lineage, on which addresses and names, and how far it lets us guard it."""
+"""Which server on this host serves a lineage, on which addresses and names, and how far we may guard it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Survey:
 
 
 def survey(world: World, name: str, sources: Sequence[str], names: Sequence[str]) -> Survey:
-    """Find the server blocks that use a lineage; `names` of its certificate stand in where a block has none."""
+    """Find the server blocks that use a lineage; its certificate's `names` stand in where one has none."""
     found = nginx.instances(world.config.nginx_binary or None, world.config.nginx_config or None)
     best: tuple[Mode, Instance | None, tuple[Site, ...]] = (Mode.CHECK, None, ())
     for instance in sorted(found, key=lambda one: one.master is None):
@@ -65,7 +65,9 @@ def _guards(world: World, site: Site, name: str) -> bool:
 
 
 def _watches(site: Site, sources: Sequence[str]) -> bool:
-    real = {os.path.realpath(Path(source) / file) for source in sources for file in ("fullchain.pem", "cert.pem")}
+    real = {
+        os.path.realpath(Path(source) / file) for source in sources for file in ("fullchain.pem", "cert.pem")
+    }
     return any(os.path.realpath(path) in real for path in site.certificates)
 
 
@@ -75,7 +77,9 @@ def _listening(sites: Sequence[Site], names: Sequence[str]) -> list[Endpoint]:
         concrete = [name for name in site.names if name and not name.startswith(("~", "*", ".", "_"))]
         known = [name for name in names if not name.startswith("*")]
         server_name = next(iter([*concrete, *known]), "")
-        endpoints += [Endpoint(server_name or address, port, server_name, address) for address, port in site.listens]
+        endpoints += [
+            Endpoint(server_name or address, port, server_name, address) for address, port in site.listens
+        ]
     return endpoints
 
 
@@ -84,6 +88,6 @@ def _configured(world: World, name: str, names: Sequence[str]) -> list[Endpoint]
     endpoints = []
     for text in world.config.lineage(name).endpoints:
         host, port = config.endpoint(text)
-        for address in addresses(host, world.config.handshake_timeout):
-            endpoints.append(Endpoint(host, port, server_name or host, address))
+        found = addresses(host, world.config.handshake_timeout)
+        endpoints += [Endpoint(host, port, server_name or host, address) for address in found]
     return endpoints

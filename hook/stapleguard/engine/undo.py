@@ -27,7 +27,10 @@ def rollback(world: World, name: str, budget: Budget) -> Result:
         revival = revive(world, name, identity, found)
         wanted = frozenset({Code.SERVED_TLS_FAILURE})
         reason = diagnosis.undo(
-            (find(Code.SERVED_TLS_FAILURE, name, "asked for"),), revival.previous, wanted=wanted, now=world.clock.now()
+            (find(Code.SERVED_TLS_FAILURE, name, "asked for"),),
+            revival.previous,
+            wanted=wanted,
+            now=world.clock.now(),
         )
         if reason is not diagnosis.Undo.HELPS:
             world.say(f"not {identity}: {reason.value}", Tone.WARN)
@@ -47,7 +50,10 @@ def recover(world: World, budget: Budget) -> Result:
         if record.state is State.SEALED:
             continue
         resumed = replace(record, state=transaction.recover(record.state))
-        world.say(f"{record.lineage} was left in the middle of `{record.state.value}`: {resumed.state.value}", Tone.WARN)
+        world.say(
+            f"{record.lineage} was left in the middle of `{record.state.value}`: {resumed.state.value}",
+            Tone.WARN,
+        )
         results.append(_finish(world, resumed, budget))
     if not results:
         return Result("recover", Verdict.VERIFIED, None, (), (), {"recovered": []})
@@ -71,4 +77,3 @@ def _finish(world: World, record: Record, budget: Budget) -> Result:
     except BrokenGeneration as error:
         fault = find(Code.MATERIAL_UNREADABLE, name, error.message)
         return Result("recover", Verdict.STRANDED, fault.code, (fault,), (), {"lineage": name})
-

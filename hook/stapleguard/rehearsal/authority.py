@@ -151,7 +151,9 @@ class Authority:
         return cls(
             root,
             intermediate,
-            _responder("stapleguard rehearsal responder", ExtendedKeyUsageOID.OCSP_SIGNING, intermediate, now),
+            _responder(
+                "stapleguard rehearsal responder", ExtendedKeyUsageOID.OCSP_SIGNING, intermediate, now
+            ),
             _responder("stapleguard rehearsal intruder", ExtendedKeyUsageOID.CLIENT_AUTH, intermediate, now),
             _Holder(_sign(fake, fake_key), fake_key),
         )
@@ -176,11 +178,15 @@ class Authority:
         key = _new_key(options.key_type)
         begin = now - _LEAF_BACKDATE
         builder = (
-            _builder(_name(names[0]), self.intermediate.subject, key, (begin, begin + timedelta(days=options.days)))
+            _builder(
+                _name(names[0]), self.intermediate.subject, key, (begin, begin + timedelta(days=options.days))
+            )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
+            )
             .add_extension(_authority_key(self._intermediate), critical=False)
         )
         access = [
@@ -194,7 +200,9 @@ class Authority:
         if access:
             builder = builder.add_extension(x509.AuthorityInformationAccess(access), critical=False)
         if options.must_staple:  # RFC 7633
-            builder = builder.add_extension(x509.TLSFeature([x509.TLSFeatureType.status_request]), critical=False)
+            builder = builder.add_extension(
+                x509.TLSFeature([x509.TLSFeatureType.status_request]), critical=False
+            )
         key_pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -255,7 +263,7 @@ class Authority:
                 assert_never(never)
 
     def _stand_in(self, serial: int, now: datetime) -> x509.Certificate:
-        """A certificate with this serial: the library takes a CertID from one, never from its parts, before 45."""
+        """A certificate with this serial: before 45 the library takes a CertID from one, never from parts."""
         subject = self.intermediate.subject
         life = (now - _LEAF_BACKDATE, now + _LEAF_BACKDATE)
         return _sign(_builder(subject, subject, self._impostor.key, life, serial), self._impostor.key)

@@ -1,1 +1,1 @@
-"""Effects on the network: one TLS handshake, one OCSP or DNS exchange, one trust path. Never retries, never judges."""
+"""Effects on the network: one handshake, one OCSP or DNS exchange, one trust path; no retries, no judging."""

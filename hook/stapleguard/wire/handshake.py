@@ -32,7 +32,11 @@ Owners: TypeAlias = Callable[[Sequence[SocketPair]], Sequence["int | None"]]
 MAX_STAPLE: Final = 65536
 
 _VERSIONS: Final = {TlsVersion.TLS1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS1_3: SSL.TLS1_3_VERSION}
-_CIPHERS: Final = {KeyType.RSA: b"ECDHE+aRSA:DHE+aRSA", KeyType.ECDSA: b"ECDHE+aECDSA", KeyType.EDDSA: b"ECDHE+aECDSA"}
+_CIPHERS: Final = {
+    KeyType.RSA: b"ECDHE+aRSA:DHE+aRSA",
+    KeyType.ECDSA: b"ECDHE+aECDSA",
+    KeyType.EDDSA: b"ECDHE+aECDSA",
+}
 _SIGALGS: Final = {
     KeyType.RSA: b"rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:rsa_pkcs1_sha256",
     KeyType.ECDSA: b"ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ecdsa_secp521r1_sha512",
@@ -69,7 +73,7 @@ class _Attempt:
 
 
 def addresses(host: str, timeout: float) -> tuple[str, ...]:
-    """Return every A and AAAA address of `host` by the system's resolver, in its order; empty when there is none."""
+    """Return every A and AAAA address of `host` by the system's resolver, in its order; empty when none."""
     try:
         return (str(ipaddress.ip_address(host)),)
     except ValueError:
@@ -164,7 +168,7 @@ class _Batch:
                 return
             attempt.phase = _Phase.HANDSHAKE
             attempt.deadline = monotonic() + self.limits.handshake
-        assert attempt.connection is not None
+        assert attempt.connection is not None  # noqa: S101 - narrows the type
         try:
             attempt.connection.do_handshake()
         except SSL.WantReadError:
@@ -172,7 +176,9 @@ class _Batch:
         except SSL.WantWriteError:
             self.selector.modify(attempt.socket, selectors.EVENT_WRITE, attempt)
         except SSL.SysCallError as error:
-            self._fail(attempt, HandshakeFault.RESET, f"closed during the handshake ({escape(str(error.args[-1]))})")
+            self._fail(
+                attempt, HandshakeFault.RESET, f"closed during the handshake ({escape(str(error.args[-1]))})"
+            )
         except SSL.Error as error:
             self._fail(attempt, *_tls_fault(error))
         else:
@@ -180,7 +186,7 @@ class _Batch:
 
     def _complete(self, attempt: _Attempt) -> None:
         connection = attempt.connection
-        assert connection is not None
+        assert connection is not None  # noqa: S101 - narrows the type
         chain = connection.get_peer_cert_chain(as_cryptography=True) or []
         staple = attempt.staple[0] if attempt.staple and attempt.staple[0] else None
         if staple is not None and len(staple) > MAX_STAPLE:
@@ -202,7 +208,9 @@ class _Batch:
         if attempt.socket.fileno() in self.selector.get_map():
             self.selector.unregister(attempt.socket)
         attempt.socket.close()
-        attempt.done = Observation(attempt.ask, attempt.at, monotonic() - attempt.begun, fault=fault, detail=detail)
+        attempt.done = Observation(
+            attempt.ask, attempt.at, monotonic() - attempt.begun, fault=fault, detail=detail
+        )
 
     def _owned(self) -> list[Observation]:
         done = [one.done for one in self.attempts if one.done is not None]
@@ -219,12 +227,20 @@ class _Batch:
 
 def _with_worker(seen: Observation, worker: int | None) -> Observation:
     return Observation(
-        seen.ask, seen.at, seen.seconds, seen.protocol, seen.chain, seen.staple, worker, seen.fault, seen.detail
+        seen.ask,
+        seen.at,
+        seen.seconds,
+        seen.protocol,
+        seen.chain,
+        seen.staple,
+        worker,
+        seen.fault,
+        seen.detail,
     )
 
 
 class _CannotPin(Exception):
-    """This pyOpenSSL has no way to ask for that key type."""
+    """The installed pyOpenSSL has no way to ask for that key type."""
 
 
 def _connection(attempt: _Attempt) -> SSL.Connection:
@@ -258,7 +274,8 @@ def _context(tls: TlsVersion | None, key_type: KeyType | None) -> SSL.Context:
         context.set_max_proto_version(_VERSIONS[tls])
     if key_type is not None:
         context.set_cipher_list(_CIPHERS[key_type])
-        if tls is not TlsVersion.TLS1_2:
+        # The aECDSA suites of TLS 1.2 are those of EdDSA too (RFC 8422 section 5.10).
+        if tls is not TlsVersion.TLS1_2 or key_type is KeyType.EDDSA:
             _pin_signature_algorithms(context, _SIGALGS[key_type])
     context.set_ocsp_client_callback(_keep_staple)
     return context
@@ -290,7 +307,9 @@ def _connect_fault(status: int) -> HandshakeFault:
 
 
 def _tls_fault(error: SSL.Error) -> tuple[HandshakeFault, str]:
-    reasons = [str(entry[-1]) for entry in error.args[0]] if error.args and isinstance(error.args[0], list) else []
+    reasons = (
+        [str(entry[-1]) for entry in error.args[0]] if error.args and isinstance(error.args[0], list) else []
+    )
     text = escape("; ".join(reasons) or "the handshake failed")
     plain = ("wrong version number", "http request", "packet length too long", "unknown protocol")
     if any(mark in reason for reason in reasons for mark in plain):

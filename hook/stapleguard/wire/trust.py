@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from OpenSSL import crypto
 
 from stapleguard.material import TrustPath
 from stapleguard.model import UsageError, escape
+
+_PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\s*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +46,15 @@ def _read(path: str) -> Anchors:
         return Anchors(path, tuple(x509.load_pem_x509_certificates(Path(path).read_bytes())))
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"cannot read trust anchors from {escape(path)}: {escape(str(error))}", "give a PEM file of CA certificates"
+            f"cannot read trust anchors from {escape(path)}: {escape(str(error))}",
+            "give a PEM file of CA certificates",
         ) from None
 
 
 def verify_path(
     leaf: x509.Certificate, chain: Sequence[x509.Certificate], anchors: Anchors, at: datetime
 ) -> TrustPath:
-    """Find a path from `leaf` through `chain` to an anchor, valid at `at` (UTC). Anchors need not be self-signed."""
+    """Find a path from `leaf` through `chain` to an anchor, valid at `at` (UTC); no root needed."""
     store = crypto.X509Store()
     wanted = {link.issuer.public_bytes() for link in (leaf, *chain)}
     for anchor in anchors.certificates:

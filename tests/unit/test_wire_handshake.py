@@ -1,0 +1,273 @@
+"""Handshakes with real TLS servers of this process, and with everything that is none."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from time import monotonic
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from OpenSSL import SSL
+from stapleguard.material import leaf_facts
+from stapleguard.model import Ask, Endpoint, HandshakeFault, KeyType, Observation, TlsVersion
+from stapleguard.rehearsal.authority import Authority, Issued, LeafOptions
+from stapleguard.wire.handshake import Limits, SocketPair, addresses, observe
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime.now(UTC)
+AUTHORITY = Authority.create(NOW)
+ECDSA = AUTHORITY.issue(["example.test"], NOW)
+RSA = AUTHORITY.issue(["example.test"], NOW, LeafOptions(key_type=KeyType.RSA))
+STAPLE = b"\x30\x03\x0a\x01\x03"
+LIMITS = Limits(connect=2, handshake=2)
+Talk = Callable[[socket.socket, threading.Event], None]
+
+
+@contextmanager
+def listening(talk: Talk, address: str = "127.0.0.1") -> Iterator[int]:
+    """Give each connection to `talk` in a thread of its own; the event tells that the test is over."""
+    over = threading.Event()
+    threads: list[threading.Thread] = []
+    listener = socket.create_server(
+        (address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET
+    )
+
+    def one(peer: socket.socket) -> None:
+        with peer, suppress(OSError):
+            talk(peer, over)
+
+    def run() -> None:
+        with suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=one, args=(listener.accept()[0],)))
+                threads[-1].start()
+
+    acceptor = threading.Thread(target=run)
+    acceptor.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        acceptor.join()
+        for thread in threads:
+            thread.join()
+        listener.close()
+
+
+def tls(
+    *issued: Issued, staple: bytes = b"", version: int | None = None, names: list[bytes | None] | None = None
+) -> Talk:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    for one in issued:
+        context.use_certificate(one.certificate)
+        context.use_privatekey(load_pem_private_key(one.key_pem, None))  # type: ignore[arg-type]  # never a DH key
+    context.add_extra_chain_cert(AUTHORITY.intermediate)
+    context.set_ocsp_server_callback(lambda *_: staple)
+    if version is not None:
+        context.set_max_proto_version(version)
+        context.set_min_proto_version(version)
+    if names is not None:
+        context.set_tlsext_servername_callback(lambda connection: names.append(connection.get_servername()))
+
+    def talk(peer: socket.socket, over: threading.Event) -> None:
+        peer.settimeout(None)
+        connection = SSL.Connection(context, peer)
+        connection.set_accept_state()
+        with suppress(SSL.Error):
+            connection.do_handshake()
+            connection.recv(1)
+
+    return talk
+
+
+def silent(peer: socket.socket, over: threading.Event) -> None:
+    over.wait(10)
+
+
+def trickling(peer: socket.socket, over: threading.Event) -> None:
+    peer.sendall(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xfb\x03\x03")
+    while not over.wait(0.02):
+        peer.sendall(b"\0")
+
+
+def plain_http(peer: socket.socket, over: threading.Event) -> None:
+    peer.recv(65536)
+    peer.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+    over.wait(10)
+
+
+def closing(peer: socket.socket, over: threading.Event) -> None:
+    pass
+
+
+def closing_after_hello(peer: socket.socket, over: threading.Event) -> None:
+    peer.recv(65536)
+
+
+def ask(
+    port: int,
+    version: TlsVersion | None = None,
+    key_type: KeyType | None = None,
+    *,
+    name: str = "example.test",
+    address: str = "127.0.0.1",
+) -> Ask:
+    return Ask(Endpoint("example.test", port, name, address), version, key_type)
+
+
+def look(*asks: Ask, limits: Limits = LIMITS) -> list[Observation]:
+    return observe(asks, limits, now=lambda: NOW)
+
+
+def served(seen: Observation) -> x509.Certificate:
+    assert seen.fault is None, seen.detail
+    return x509.load_der_x509_certificate(seen.chain[0])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("version", [None, *TlsVersion])
+@pytest.mark.parametrize("staple", [STAPLE, b""], ids=["stapled", "bare"])
+def test_chain_staple_and_version_are_told(address: str, version: TlsVersion | None, staple: bytes) -> None:
+    with listening(tls(ECDSA, staple=staple), address) as port:
+        wanted = ask(port, version, address=address)
+        (seen,) = look(wanted)
+    links = (ECDSA.certificate, AUTHORITY.intermediate)
+    assert seen.chain == tuple(one.public_bytes(Encoding.DER) for one in links)
+    assert (seen.ask, seen.at, seen.fault, seen.worker) == (wanted, NOW, None, None)
+    assert seen.staple == (staple or None)
+    assert seen.protocol == (version or TlsVersion.TLS1_3).value
+
+
+def test_a_version_that_the_server_lacks() -> None:
+    with listening(tls(ECDSA, version=SSL.TLS1_2_VERSION)) as port:
+        refused, taken, free = look(ask(port, TlsVersion.TLS1_3), ask(port, TlsVersion.TLS1_2), ask(port))
+    assert refused.fault is HandshakeFault.ALERT
+    assert refused.detail
+    assert (taken.protocol, free.protocol) == ("TLSv1.2", "TLSv1.2")
+
+
+@pytest.mark.parametrize("version", [None, *TlsVersion])
+def test_the_key_type_is_the_one_asked_for(version: TlsVersion | None) -> None:
+    kinds = [KeyType.RSA, KeyType.ECDSA, KeyType.EDDSA]
+    with listening(tls(RSA, ECDSA)) as port:
+        *both, lacking = look(*(ask(port, version, kind) for kind in kinds))
+    assert [leaf_facts(served(seen)).key_type for seen in both] == kinds[:2]
+    assert (lacking.fault, lacking.chain) == (HandshakeFault.ALERT, ())
+
+
+def test_the_server_name_is_sent_unless_it_is_an_address_or_empty() -> None:
+    names: list[bytes | None] = []
+    with listening(tls(ECDSA, names=names)) as port:
+        for name in ("example.test", "", "127.0.0.1", "::1"):
+            served(look(ask(port, name=name))[0])
+    assert names == [b"example.test", None, None, None]
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    (seen,) = look(ask(port))
+    assert (seen.fault, seen.chain, seen.protocol) == (HandshakeFault.REFUSED, (), None)
+
+
+def test_no_connection_within_the_limit() -> None:
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        begun = monotonic()
+        (seen,) = look(ask(full.getsockname()[1]), limits=Limits(connect=0.3, handshake=30))
+    assert seen.fault is HandshakeFault.BLOCKED
+    assert 0.3 <= monotonic() - begun < 1.5
+
+
+@pytest.mark.parametrize("talk", [silent, trickling])
+def test_a_server_that_never_ends_costs_its_limit_and_no_more(talk: Talk) -> None:
+    with listening(talk) as port:
+        begun = monotonic()
+        (seen,) = look(ask(port), limits=Limits(connect=30, handshake=0.3))
+        spent = monotonic() - begun
+    assert seen.fault is HandshakeFault.STALLED
+    assert 0.3 <= spent < 1.5
+
+
+@pytest.mark.parametrize(
+    ("talk", "fault"),
+    [
+        (plain_http, HandshakeFault.NOT_TLS),
+        (closing, HandshakeFault.RESET),
+        (closing_after_hello, HandshakeFault.RESET),
+    ],
+)
+def test_what_does_not_speak_tls(talk: Talk, fault: HandshakeFault) -> None:
+    with listening(talk) as port:
+        (seen,) = look(ask(port))
+    assert (seen.fault, seen.chain, seen.staple) == (fault, (), None)
+    assert seen.detail.isprintable()
+
+
+@pytest.mark.parametrize("concurrency", [64, 4])
+def test_hostile_neighbours_neither_slow_nor_stain_the_good(concurrency: int) -> None:
+    limits = Limits(connect=1, handshake=1, concurrency=concurrency)
+    with ExitStack() as stack:
+        stapled, bare, *hostile = (
+            stack.enter_context(listening(talk))
+            for talk in (tls(ECDSA, staple=STAPLE), tls(RSA), silent, trickling, plain_http, closing)
+        )
+        ports = [hostile[0], stapled, hostile[1], bare, hostile[2], stapled, hostile[3], bare]
+        begun = monotonic()
+        seen = look(*(ask(port) for port in ports), limits=limits)
+        spent = monotonic() - begun
+    assert [one.ask.endpoint.port for one in seen] == ports
+    good = seen[1::2]
+    assert [served(one) for one in good] == [ECDSA.certificate, RSA.certificate] * 2
+    assert [one.staple for one in good] == [STAPLE, None] * 2
+    assert max(one.seconds for one in good) < 0.8
+    kinds = [HandshakeFault.STALLED, HandshakeFault.STALLED, HandshakeFault.NOT_TLS, HandshakeFault.RESET]
+    assert [one.fault for one in seen[::2]] == kinds
+    assert spent < 2.5
+
+
+def test_the_owners_are_asked_once_while_the_connections_are_open() -> None:
+    asked: list[Sequence[SocketPair]] = []
+    closed = threading.Event()
+
+    def owners(pairs: Sequence[SocketPair]) -> Sequence[int | None]:
+        asked.append(pairs)
+        assert not closed.is_set()
+        return [100 + number if number else None for number, _ in enumerate(pairs)]
+
+    serve = tls(ECDSA)
+
+    def talk(peer: socket.socket, over: threading.Event) -> None:
+        serve(peer, over)
+        closed.set()
+
+    with listening(talk) as port, listening(closing) as bad:
+        seen = observe([ask(port), ask(bad), ask(port)], LIMITS, now=lambda: NOW, owners=owners)
+        assert closed.wait(5)
+    assert len(asked) == 1
+    assert [there for _, there in asked[0]] == [("127.0.0.1", port)] * 2
+    assert [one.worker for one in seen] == [None, None, 101]
+
+
+def test_nothing_to_ask() -> None:
+    assert look() == []
+
+
+def test_addresses_of_literals_and_of_names() -> None:
+    assert addresses("127.0.0.1", 1) == ("127.0.0.1",)
+    assert addresses("::1", 1) == ("::1",)
+    assert "127.0.0.1" in addresses("localhost", 5)
+    assert addresses("a..b", 5) == ()
