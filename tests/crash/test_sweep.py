@@ -1,4 +1,4 @@
-"""Kill the deployment at its state-changing system calls; what nginx would load is always one whole generation.
+"""Kill the deployment at its state-changing calls: what nginx would load is always one whole generation.
 
 `strace -e inject=CALL:signal=SIGKILL:when=K` ends the process at the K-th call of that name, which is then
 not done. After each: what `live/NAME` leads to is complete and agrees with itself, and the next run heals
