@@ -272,6 +272,8 @@ def _hold(run: Run) -> Result | None:
     )
     proof = prove(world, revival.target, run.budget.prove)
     old = diagnosis.verdict_of(proof.findings, proof.strands)
+    if old in (Verdict.VERIFIED, Verdict.NOT_APPLICABLE):
+        world.say(f"the previous certificate is {_proved(proof)}", Tone.GOOD)
     waited = (now - datetime.fromisoformat(run.record.since)).total_seconds()
     if diagnosis.may_pass(cause) and waited < run.budget.patience:
         verdict = Verdict.PENDING
@@ -625,16 +627,13 @@ def _closed(world: World, record: Record, verdict: Verdict, cause: Code | None) 
 
 
 def _entry(run: Run) -> dict[str, str | list[str]]:
-    facts = run.certificates[0].material.facts
-    sources = [
-        path.rsplit("/", 1)[0] for one in run.certificates if (path := one.material.paths.get("privkey", ""))
-    ]
-    return {
-        "schema": "stapleguard.queue/1",
-        "since": run.record.since,
-        "leaf_sha256": facts.sha256,
-        "sources": sources,
-    }
+    """What the next run needs; after a crash nothing more is known than the name."""
+    entry: dict[str, str | list[str]] = {"schema": "stapleguard.queue/1", "since": run.record.since}
+    if run.certificates:
+        paths = [one.material.paths.get("privkey", "") for one in run.certificates]
+        entry["leaf_sha256"] = run.certificates[0].material.facts.sha256
+        entry["sources"] = [path.rsplit("/", 1)[0] for path in paths if path]
+    return entry
 
 
 def _remember(run: Run, verdict: Verdict) -> None:

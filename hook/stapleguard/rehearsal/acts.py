@@ -26,7 +26,7 @@ from stapleguard.rehearsal.authority import Authority, Issued, LeafOptions
 from stapleguard.rehearsal.resolver import Resolver
 from stapleguard.rehearsal.responder import Mode, Responder
 from stapleguard.rehearsal.webserver import Nginx, find_nginx, free_port
-from stapleguard.report import colour
+from stapleguard.report import colour, steps
 from stapleguard.wire.trust import Anchors
 
 NAME: Final = "www.rehearsal.test"
@@ -172,8 +172,8 @@ def _act(lab: _Lab, name: str, wanted: Verdict, prepare: Callable[[], object]) -
         Tone.GOOD if good else Tone.BAD,
     )
     fault = next((one for one in result.findings if result.cause is one.code), None)
-    if fault is not None:
-        lab.say(f"remedy: {fault.remedy}", Tone.STEP)
+    for step in steps(fault.remedy) if fault is not None else ():
+        lab.say(f"  remedy {step}", Tone.STEP)
     return Act(name, wanted, result, seconds, before, after)
 
 

@@ -122,7 +122,8 @@ class _Batch:
 
     def run(self) -> list[Observation]:
         try:
-            self.attempts = [self._begin(index, ask) for index, ask in enumerate(self.asks)]
+            for index, ask in enumerate(self.asks):
+                self.attempts.append(self._begin(index, ask))
             while waiting := [one for one in self.attempts if one.done is None]:
                 left = min(one.deadline for one in waiting) - monotonic()
                 for key, _ in self.selector.select(max(0.0, left)):
