@@ -21,7 +21,7 @@ from stapleguard.model import ExitStatus, Interrupted, StapleguardError, UsageEr
 if TYPE_CHECKING:
     from stapleguard.config import Config
     from stapleguard.diagnosis import Result
-    from stapleguard.engine.deploy import Budget
+    from stapleguard.engine.run import Budget
     from stapleguard.engine.world import World
 
 DEFAULT_CONFIG: Final = "/etc/stapleguard/stapleguard.toml"
@@ -242,7 +242,7 @@ def _listener(arguments: argparse.Namespace) -> Callable[..., None]:
 
 
 def _budget(arguments: argparse.Namespace, world: World) -> Budget:
-    from stapleguard.engine.deploy import Budget
+    from stapleguard.engine.run import Budget
 
     settings = world.config
     if arguments.timeout:

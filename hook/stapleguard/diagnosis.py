@@ -6,6 +6,7 @@ Pure: judged sightings in, decisions out. The engine gathers and obeys.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -139,6 +140,14 @@ class Strand:
             return Workers(len(latest), stapled, len(self.workers), Method.EXACT, 1.0)
         confidence = confidence_of(self.run, ASSUMED_WORKERS)
         return Workers(0, 0, None, Method.STATISTICAL, confidence)
+
+    @property
+    def starved(self) -> bool:
+        """Whether somebody was asked again and again and still sends no good staple."""
+        if not self.workers:
+            return len(self.sightings) >= 8 and self.run == 0
+        asked = Counter(one.observation.worker for one in self.sightings)
+        return any(asked[worker] >= 3 and not self.good(one) for worker, one in self.latest_by_worker.items())
 
     @property
     def settled(self) -> bool:

@@ -164,21 +164,32 @@ def prove(world: World, target: Target, timeout: float, stuck: Callable[[], None
     versions: tuple[TlsVersion, ...] = (TlsVersion.TLS1_2, TlsVersion.TLS1_3)
     nudged = stuck is None
     quiet = world.config.prove_quiet
+    each, since = 0, 0
     while True:
+        # nginx without reuseport stays on one worker for 16 accepts; a large burst reaches the others sooner.
         workers = len(target.workers())
-        strands = prober.look(strands, max(4, 2 * workers), versions)
+        enough = 16 * workers + 1
+        each = max(4, 2 * workers) if since == 0 else min(2 * each, max(8, enough))
+        strands = prober.look(strands, each, versions)
         versions = ()
         at = world.clock.monotonic()
+        since += each
         reached = sum(_score(strand) for strand in strands)
         if reached > score:
-            moved, score, interval = at, reached, world.config.prove_interval
-        patience = Patience(at - begun, at - moved, timeout, quiet)
-        decision = settle(strands, patience)
+            moved, score, interval, since = at, reached, world.config.prove_interval, 0
+        idle = at - moved if since >= enough else 0.0
+        decision = settle(strands, Patience(at - begun, idle, timeout, quiet))
         if decision is not Decision.WAIT:
             break
-        if not nudged and stuck is not None and at - moved > quiet / 3:
+        if (
+            not nudged
+            and stuck is not None
+            and idle > quiet / 3
+            and any(strand.starved for strand in strands)
+        ):
             nudged = True
             stuck()
+            moved, since = world.clock.monotonic(), 0
         world.clock.wait(min(interval, max(0.0, timeout - (at - begun))))
         interval = min(interval * world.config.prove_backoff, world.config.prove_interval_max)
     findings = unique(found for strand in strands for found in strand_findings(strand))

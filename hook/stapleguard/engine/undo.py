@@ -7,8 +7,9 @@ from dataclasses import replace
 from stapleguard import diagnosis, transaction
 from stapleguard.diagnosis import Result
 from stapleguard.disk import BrokenGeneration
-from stapleguard.engine.deploy import Budget, Run, run_from
+from stapleguard.engine.acts import run_from
 from stapleguard.engine.previous import revive
+from stapleguard.engine.run import Budget, Run
 from stapleguard.engine.survey import survey
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, find

@@ -17,8 +17,9 @@ from typing import IO, Final
 from stapleguard.config import Config, Lineage
 from stapleguard.diagnosis import Result, Strand
 from stapleguard.disk import StateDirectory
-from stapleguard.engine.deploy import Budget, deploy
+from stapleguard.engine.deploy import deploy
 from stapleguard.engine.proof import Target, look_once
+from stapleguard.engine.run import Budget
 from stapleguard.engine.world import Step, Tone, World
 from stapleguard.host import SystemClock
 from stapleguard.model import Endpoint, Json, StapleguardError, Verdict

@@ -1,0 +1,316 @@
+"""The acts of the transaction, one for each state, and how a run ends; the table knows what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import assert_never
+
+from stapleguard import diagnosis
+from stapleguard.config import MissingStaple
+from stapleguard.diagnosis import BREAKING, MISSING, Need, Result, Served, Undo
+from stapleguard.engine import intake
+from stapleguard.engine.evidence import gather
+from stapleguard.engine.proof import Proof, prove
+from stapleguard.engine.run import INCLUDE, Run, wants_file
+from stapleguard.engine.survey import Mode
+from stapleguard.engine.world import Tone, World
+from stapleguard.finding import Code, find
+from stapleguard.model import Verdict
+from stapleguard.servers import ConfigOutcome, Include, Instance, Stapling, nginx
+from stapleguard.transaction import Event, Record, State, advance
+
+
+def run_from(run: Run) -> Result:
+    """Do act after act from the record's state until it is sealed; each is journalled before it is done."""
+    while run.record.state is not State.SEALED:
+        run.world.state.journal(run.record)
+        event = act(run, run.record.state)
+        run.record = replace(run.record, state=advance(run.record.state, event))
+    return conclude(run)
+
+
+def act(run: Run, state: State) -> Event:
+    """Do the one act that a state names and say how it ended."""
+    world, name, record = run.world, run.name, run.record
+    match state:
+        case State.STAGE:
+            world.state.stage(name, record.candidate, run.files, _about(run))
+            world.say(f"staged generation {record.candidate}")
+            return Event.DONE
+        case State.TEST:
+            return _test_candidate(run)
+        case State.PUBLISH:
+            world.state.publish(name, record.candidate)
+            world.say("published by one rename")
+            return Event.DONE
+        case State.CHECK:
+            return _check(run)
+        case State.RELOAD | State.RELOAD_OLD:
+            return reload(run)
+        case State.PROVE:
+            return prove_new(run)
+        case State.UNPUBLISH | State.WITHDRAW:
+            _put_back(run)
+            return Event.DONE
+        case State.DISCARD:
+            world.state.discard(name, record.candidate)
+            run.verdict = Verdict.REFUSED
+            return Event.DONE
+        case State.PROVE_OLD:
+            return _prove_old(run)
+        case State.SEALED:
+            return Event.DONE
+        case _ as never:
+            assert_never(never)
+
+
+def files(run: Run, identity: str) -> dict[str, bytes]:
+    """Return the files of the candidate, as they would be under `identity`."""
+    files: dict[str, bytes] = {}
+    for one in run.certificates:
+        files |= one.files()
+    needed = any(one.expected.need is Need.STAPLE for one in run.certificates)
+    stapling = Stapling.FETCH if needed else Stapling.OFF
+    if needed and wants_file(run) and run.answers[0].der is not None:
+        files["ocsp.der"] = run.answers[0].der
+        stapling = Stapling.FILE
+    if len(run.certificates) > 1:
+        files["trusted.pem"] = b"".join(files[f"trusted{one.suffix}.pem"] for one in run.certificates)
+    settings = run.world.config
+    directory = run.world.state.directory_of(run.name, identity)
+    facts = run.certificates[0].material.facts
+    include = Include(
+        directory=str(directory),
+        suffixes=tuple(one.suffix for one in run.certificates),
+        stapling=stapling,
+        trusted=None if any(site.verifies_clients for site in run.found.sites) else "trusted.pem",
+        resolvers=settings.nginx_resolver,
+        resolver_timeout=settings.nginx_resolver_timeout,
+        comments=(
+            f"{run.name}, leaf {facts.sha256[:16]}",
+            "written by stapleguard; the next renewal replaces it",
+        ),
+    )
+    files[INCLUDE] = nginx.render(include).encode()
+    return files
+
+
+def _about(run: Run) -> dict[str, str | list[str]]:
+    facts = [one.material.facts for one in run.certificates]
+    return {
+        "created": run.world.clock.now().isoformat(timespec="seconds"),
+        "origin": [one.material.paths.get("cert", "") for one in run.certificates],
+        "serials": [f"{one.serial:x}" for one in facts],
+        "leaf_sha256": [one.sha256 for one in facts],
+        "not_after": min(one.not_after for one in facts).isoformat(),
+    }
+
+
+def _test_candidate(run: Run) -> Event:
+    instance, previous = run.found.instance, run.record.previous
+    if instance is None or not previous or run.found.mode is not Mode.GUARD:
+        return Event.DONE
+    state = run.world.state
+    candidate = state.directory_of(run.name, run.record.candidate) / INCLUDE
+    live = state.directory_of(run.name, previous) / INCLUDE
+    tested = nginx.test_candidate(instance, str(candidate), str(live), run.world.config.test_timeout)
+    if tested is None or tested.outcome is not ConfigOutcome.REFUSED:
+        if tested is not None:
+            run.world.say("nginx accepts the candidate")
+        return Event.DONE
+    _config_refused(run, instance, tested.refusals)
+    return Event.FAILED
+
+
+def _config_refused(run: Run, instance: Instance, refusals: Sequence[str]) -> None:
+    words = refusals[0] if refusals else "no reason given"
+    text = f"nginx refuses the new generation: {words}"
+    run.world.say(text, Tone.BAD)
+    run.findings.insert(0, find(Code.SERVER_CONFIG_INVALID, instance.config, text, evidence={"nginx": words}))
+
+
+def _check(run: Run) -> Event:
+    if run.found.instance is None:
+        return Event.DONE
+    tested = nginx.test(run.found.instance, run.world.config.test_timeout)
+    if tested.outcome is ConfigOutcome.REFUSED:
+        _config_refused(run, run.found.instance, tested.refusals)
+        return Event.FAILED
+    if any(one.expected.need is Need.STAPLE for one in run.certificates):
+        run.findings += nginx.log_findings(tested.text)
+    return Event.DONE
+
+
+def reload(run: Run) -> Event:
+    """Make the running server load what is live."""
+    instance = run.found.instance
+    if instance is None or not run.found.running:
+        return Event.ABSENT
+    done = nginx.reload(instance, run.world.config.test_timeout)
+    if done.status != 0:
+        text = f"the reload failed: {done.stderr.strip() or done.status}"
+        run.findings.insert(0, find(Code.SERVER_RELOAD_NOT_TAKEN, instance.config, text))
+        run.world.say(text, Tone.BAD)
+        return Event.FAILED
+    run.world.say("reloaded nginx")
+    return Event.DONE
+
+
+def prove_new(run: Run) -> Event:
+    """Prove the new generation; FAILED only where going back helps."""
+    world = run.world
+    run.proof = prove(world, run.target, run.budget.prove, stuck=lambda: _nudge(run))
+    found = list(run.proof.findings)
+    if any(one.code is Code.SERVED_OLD_CERTIFICATE for one in found):
+        text = "nginx was reloaded but goes on serving another certificate"
+        found.append(find(Code.SERVER_RELOAD_NOT_TAKEN, str(run.target.endpoints[0]), text))
+    if any(one.code in MISSING | BREAKING for one in found):
+        found += gather(world, run.found, run.certificates)
+    run.findings = list(diagnosis.unique((*run.findings, *found)))
+    run.verdict = diagnosis.verdict_of(run.findings, run.proof.strands)
+    wanted = BREAKING | MISSING if _missing_means_back(run) else BREAKING
+    previous = run.revival.previous if run.revival else None
+    choice = diagnosis.undo(run.findings, previous, wanted=wanted, now=world.clock.now())
+    if choice is Undo.HELPS and run.found.mode is Mode.GUARD and run.record.previous != run.record.candidate:
+        world.say("the proof failed and going back helps: withdrawing the new generation", Tone.BAD)
+        return Event.FAILED
+    if choice not in (Undo.NOT_WANTED, Undo.HELPS):
+        world.say(f"not rolling back: {choice.value}", Tone.WARN)
+    if run.verdict in (Verdict.VERIFIED, Verdict.NOT_APPLICABLE):
+        world.say(proved(run.proof), Tone.GOOD)
+    return Event.DONE
+
+
+def _missing_means_back(run: Run) -> bool:
+    policy = run.world.config.missing_staple_for(run.name)
+    return policy is MissingStaple.ROLLBACK and not may_still_come(run)
+
+
+def may_still_come(run: Run) -> bool:
+    """Whether the responder is still inside the patience that a fresh certificate has."""
+    waited = (run.world.clock.now() - datetime.fromisoformat(run.record.since)).total_seconds()
+    return diagnosis.may_pass(diagnosis.cause_of(run.findings)) and waited < run.budget.patience
+
+
+def _nudge(run: Run) -> None:
+    """A server that failed to fetch waits for minutes; once the responder answers us, a reload cures it."""
+    answers = [
+        intake.ask_responder(run.world, one) for one in run.certificates if one.expected.need is Need.STAPLE
+    ]
+    if answers and all(answer.der is not None for answer in answers):
+        run.world.say("the responder answers us but the server has no staple; reloading once more", Tone.WARN)
+        reload(run)
+
+
+def proved(proof: Proof) -> str:
+    """Say in one line what was seen."""
+    seen = [strand.coverage for strand in proof.strands]
+    workers = max((one.total or 0 for one in seen), default=0)
+    handshakes = sum(len(strand.sightings) for strand in proof.strands)
+    who = f"every one of {workers} workers" if workers else f"{seen[0].confidence:.1%} confidence"
+    return f"proved: {who}, {handshakes} handshakes in {proof.seconds:.2f} s"
+
+
+def _put_back(run: Run) -> None:
+    if run.record.previous:
+        run.world.state.publish(run.name, run.record.previous)
+        run.world.say(f"generation {run.record.previous} is live again")
+    else:
+        run.world.state.unpublish(run.name)
+
+
+def _prove_old(run: Run) -> Event:
+    revival = run.revival
+    if revival is None or revival.previous is None:
+        run.verdict = Verdict.STRANDED
+        return Event.FAILED
+    run.proof = prove(run.world, revival.target, run.budget.prove)
+    old = diagnosis.verdict_of(run.proof.findings, run.proof.strands)
+    served = all(one.last is not None and one.last.served is Served.EXPECTED for one in run.proof.strands)
+    run.verdict = Verdict.ROLLED_BACK if served and old is not Verdict.INCONCLUSIVE else Verdict.STRANDED
+    if run.verdict is Verdict.ROLLED_BACK:
+        run.world.say(f"the previous certificate is served again, {proved(run.proof)}", Tone.GOOD)
+    else:
+        run.world.say("the previous generation could not be proved either", Tone.BAD)
+    return Event.DONE
+
+
+def conclude(run: Run, write: bool = True) -> Result:  # noqa: FBT001, FBT002 - promise I4: a third run writes nothing
+    """Seal the record, remember or forget pending work, and make the result."""
+    world, state = run.world, run.world.state
+    if run.verdict is Verdict.INCONCLUSIVE and run.proof is None:
+        _unseen(run)
+    if (
+        run.verdict is Verdict.DEGRADED
+        and any(one.code in MISSING for one in run.findings)
+        and may_still_come(run)
+    ):
+        run.verdict = Verdict.PENDING
+    settled = run.verdict in (Verdict.VERIFIED, Verdict.NOT_APPLICABLE)
+    if settled:
+        run.findings = [one for one in run.findings if not one.critical]
+    cause = None if settled else diagnosis.cause_of(run.findings)
+    if write:
+        state.journal(closed(world, run.record, run.verdict, cause))
+        state.sweep(run.name, world.config.generations, (state.live(run.name), run.record.previous))
+    remember(run, run.verdict)
+    strands = run.proof.strands if run.proof else run.before
+    return Result("deploy", run.verdict, cause, diagnosis.unique(run.findings), strands, extra(run))
+
+
+def _unseen(run: Run) -> None:
+    if run.found.instance is None:
+        line = f"include {run.world.state.live_path(run.name)}/{INCLUDE};"
+        text = f"{run.name} is published, but no web server of this host uses it, so nothing could be proved"
+        remedy = (
+            f"Put this line into its server block, reload, and run `stapleguard check {run.name}`: {line}"
+        )
+        run.findings.append(find(Code.SERVED_UNREACHABLE, run.name, text, remedy=remedy))
+    elif not run.found.running:
+        text = f"{run.name} is published, but nginx is not running, so nothing could be proved"
+        run.findings.append(find(Code.SERVER_NOT_RUNNING, run.found.instance.config, text))
+
+
+def closed(world: World, record: Record, verdict: Verdict, cause: Code | None) -> Record:
+    """Return a record as it is when a run has ended."""
+    ended = world.clock.now().isoformat(timespec="seconds")
+    return replace(
+        record, state=State.SEALED, verdict=verdict.value, cause=cause.value if cause else "", ended=ended
+    )
+
+
+def entry(run: Run) -> dict[str, str | list[str]]:
+    """What the next run needs; after a crash nothing more is known than the name."""
+    entry: dict[str, str | list[str]] = {"schema": "stapleguard.queue/1", "since": run.record.since}
+    if run.certificates:
+        paths = [one.material.paths.get("privkey", "") for one in run.certificates]
+        entry["leaf_sha256"] = run.certificates[0].material.facts.sha256
+        entry["sources"] = [path.rsplit("/", 1)[0] for path in paths if path]
+    return entry
+
+
+def remember(run: Run, verdict: Verdict) -> None:
+    """Keep what is pending in the queue; everything else has ended."""
+    if verdict in (Verdict.PENDING, Verdict.INCONCLUSIVE, Verdict.DEGRADED, Verdict.STRANDED):
+        if run.name not in run.world.state.queue():
+            run.world.state.enqueue(run.name, entry(run))
+    else:
+        run.world.state.dequeue(run.name)
+
+
+def extra(run: Run) -> dict[str, str | None]:
+    """Return what only a deployment's result has."""
+    served = [
+        one.last.leaf.sha256 for one in run.before if one.last is not None and one.last.leaf is not None
+    ]
+    strands = run.proof.strands if run.proof else ()
+    after = [one.last.leaf.sha256 for one in strands if one.last is not None and one.last.leaf is not None]
+    return {
+        "lineage": run.name,
+        "mode": run.found.mode.value,
+        "generation": run.world.state.live(run.name) or None,
+        "before": served[0] if served else None,
+        "after": after[0] if after else None,
+    }
