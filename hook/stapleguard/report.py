@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -96,8 +98,6 @@ def endpoint_json(strand: Strand) -> dict[str, Json]:
 
 
 def _sha256(der: bytes) -> str:
-    import hashlib
-
     return hashlib.sha256(der).hexdigest()
 
 
@@ -202,8 +202,6 @@ def to_journal(result: Result, run_id: str) -> None:
 
 
 def _sink() -> Callable[[Mapping[str, str]], None]:
-    import os
-
     def native(fields: Mapping[str, str]) -> None:
         if journal_send(fields) is not Delivery.SENT and "JOURNAL_STREAM" in os.environ:
             _prefixed(fields)
