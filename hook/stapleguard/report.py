@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import IO, Final
 
@@ -181,8 +181,7 @@ def to_journal(result: Result, run_id: str) -> None:
     text = f"{lineage or result.command}: {result.verdict.value}" + (
         f", {result.cause.value}" if result.cause else ""
     )
-    say = _sink()
-    say(
+    _say(
         {
             **common,
             "MESSAGE_ID": MESSAGE_IDS[result.verdict],
@@ -198,15 +197,12 @@ def to_journal(result: Result, run_id: str) -> None:
             "FINDING": found.code.value,
             "ENDPOINT": found.subject,
         }
-        say({**common, **fields})
+        _say({**common, **fields})
 
 
-def _sink() -> Callable[[Mapping[str, str]], None]:
-    def native(fields: Mapping[str, str]) -> None:
-        if journal_send(fields) is not Delivery.SENT and "JOURNAL_STREAM" in os.environ:
-            _prefixed(fields)
-
-    return native
+def _say(fields: Mapping[str, str]) -> None:
+    if journal_send(fields) is not Delivery.SENT and "JOURNAL_STREAM" in os.environ:
+        _prefixed(fields)
 
 
 def _prefixed(fields: Mapping[str, str]) -> None:

@@ -47,6 +47,15 @@ def test_a_renewal_is_proved_on_every_worker(site: Site) -> None:
     assert endpoint["staple"]["status"] == "good"
 
 
+def test_without_a_server_it_says_so_every_time(site: Site) -> None:
+    site.nginx.write_config("")
+    site.renew()
+    for _ in range(2):
+        ended = site.deploy()
+        assert (ended.status, ended.json["cause"]) == (7, "served.unreachable")
+        assert "include " in ended.json["findings"][-1]["remedy"]
+
+
 def test_a_third_run_writes_nothing_and_reloads_nothing(site: Site) -> None:
     site.open()
     site.renew()

@@ -240,7 +240,7 @@ def _prove_old(run: Run) -> Event:
 def conclude(run: Run, write: bool = True) -> Result:  # noqa: FBT001, FBT002 - promise I4: a third run writes nothing
     """Seal the record, remember or forget pending work, and make the result."""
     world, state = run.world, run.world.state
-    if run.verdict is Verdict.INCONCLUSIVE and run.proof is None:
+    if run.verdict is Verdict.INCONCLUSIVE and not (run.proof and run.proof.strands):
         _unseen(run)
     if (
         run.verdict is Verdict.DEGRADED
