@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
 from urllib.parse import unquote
 
 import pytest
 from stapleguard.finding import Code
 from stapleguard.model import UsageError
-from stapleguard.wire.fetch import Fetch, FetchPolicy, fetch_issuer, ocsp_exchange
+from stapleguard.wire.fetch import Fetch, FetchPolicy, _allowed, fetch_issuer, ocsp_exchange
 
 pytestmark = pytest.mark.unit
 
@@ -151,7 +152,7 @@ def test_a_trickle_does_not_outlive_the_deadline() -> None:
 
         def run() -> None:
             peer, _ = listener.accept()
-            with peer:
+            with peer, suppress(OSError):
                 peer.sendall(b"HTTP/1.1 200 OK\r\nX: ")
                 while not done.wait(0.05):
                     peer.sendall(b"x")
@@ -160,10 +161,15 @@ def test_a_trickle_does_not_outlive_the_deadline() -> None:
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         fetch = ocsp_exchange(url, b"r", FetchPolicy(0.4, HERE.allow_addresses))
+        left = [one for one in threading.enumerate() if one.name == "stapleguard-fetch"]
+        for one in left:
+            one.join(2)
+        abandoned = [one for one in left if one.is_alive()]
         done.set()
         thread.join(5)
     assert codes(fetch) == [Code.RESPONDER_SLOW]
     assert fetch.seconds < 2
+    assert abandoned == [], "a peer that trickles keeps no thread of ours"
 
 
 def test_nobody_listens() -> None:
@@ -220,6 +226,20 @@ def test_special_addresses_are_not_asked_without_leave(host: str) -> None:
     for proxy in ("", "http://127.0.0.1:9") if host != "localhost" else ("",):
         fetch = ocsp_exchange(f"http://{host}/", b"r", FetchPolicy(2, proxy=proxy))
         assert codes(fetch) == [Code.RESPONDER_FORBIDDEN_ADDRESS]
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        *((one, False) for one in ("192.0.0.192", "168.63.129.16", "100.100.100.200", "fd00:ec2::254")),
+        *((one, False) for one in ("64:ff9b:1::7f00:1", "64:ff9b::a9fe:a9fe", "3fff::1", "2001:0:7f00:1::1")),
+        *((one, True) for one in ("8.8.8.8", "168.63.129.17", "2606:4700::1", "64:ff9b::808:808")),
+    ],
+)
+def test_what_is_public(address: str, allowed: bool) -> None:
+    # Judged without a connection: a hole here must not make the test reach out of this host.
+    assert _allowed(ip_address(address), ()) is allowed
+    assert _allowed(ip_address(address), (ip_network("0.0.0.0/0"), ip_network("::/0")))
 
 
 @pytest.mark.parametrize(

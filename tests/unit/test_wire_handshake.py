@@ -12,7 +12,7 @@ from time import monotonic
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from stapleguard.material import leaf_facts
 from stapleguard.model import Ask, Endpoint, HandshakeFault, KeyType, Observation, TlsVersion
 from stapleguard.rehearsal.authority import Authority, Issued, LeafOptions
@@ -62,13 +62,17 @@ def listening(talk: Talk, address: str = "127.0.0.1") -> Iterator[int]:
 
 
 def tls(
-    *issued: Issued, staple: bytes = b"", version: int | None = None, names: list[bytes | None] | None = None
+    *issued: Issued,
+    staple: bytes = b"",
+    version: int | None = None,
+    names: list[bytes | None] | None = None,
+    extra: crypto.X509 | None = None,
 ) -> Talk:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     for one in issued:
         context.use_certificate(one.certificate)
         context.use_privatekey(load_pem_private_key(one.key_pem, None))  # type: ignore[arg-type]  # never a DH key
-    context.add_extra_chain_cert(AUTHORITY.intermediate)
+    context.add_extra_chain_cert(AUTHORITY.intermediate if extra is None else extra)
     context.set_ocsp_server_callback(lambda *_: staple)
     if version is not None:
         context.set_max_proto_version(version)
@@ -95,6 +99,18 @@ def trickling(peer: socket.socket, over: threading.Event) -> None:
     peer.sendall(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xfb\x03\x03")
     while not over.wait(0.02):
         peer.sendall(b"\0")
+
+
+def flooding(record: bytes) -> Talk:
+    """Send the record for as long as somebody takes it (and five seconds, so that a test ends)."""
+
+    def talk(peer: socket.socket, over: threading.Event) -> None:
+        peer.recv(65536)
+        end = monotonic() + 5
+        while not over.is_set() and monotonic() < end:
+            peer.sendall(record * 64)
+
+    return talk
 
 
 def plain_http(peer: socket.socket, over: threading.Event) -> None:
@@ -215,6 +231,73 @@ def test_what_does_not_speak_tls(talk: Talk, fault: HandshakeFault) -> None:
         (seen,) = look(ask(port))
     assert (seen.fault, seen.chain, seen.staple) == (fault, (), None)
     assert seen.detail.isprintable()
+
+
+HELLO_REQUESTS = b"\x16\x03\x03\x40\x00" + b"\x00\x00\x00\x00" * 4096
+HELLO_REQUEST = b"\x16\x03\x03\x00\x04" + b"\x00\x00\x00\x00"
+WARNING = b"\x15\x03\x03\x00\x02\x01\x5a"
+
+
+@pytest.mark.parametrize("version", [None, TlsVersion.TLS1_2])
+@pytest.mark.parametrize("record", [HELLO_REQUESTS, HELLO_REQUEST, WARNING], ids=["full", "small", "alert"])
+def test_a_flood_is_cut_by_its_size_and_holds_up_no_neighbour(
+    record: bytes, version: TlsVersion | None
+) -> None:
+    # OpenSSL skips any number of HelloRequests without coming back; the limit of time is no help then.
+    with listening(flooding(record)) as bad, listening(tls(ECDSA, staple=STAPLE)) as port:
+        begun = monotonic()
+        cut, good = look(ask(bad, version), ask(port), limits=Limits(connect=2, handshake=30))
+        spent = monotonic() - begun
+    assert cut.fault is HandshakeFault.ALERT
+    assert good.staple == STAPLE
+    assert spent < 2
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL X509 objects:DeprecationWarning")
+def test_a_certificate_that_cannot_be_read_stains_no_neighbour() -> None:
+    der = bytearray(AUTHORITY.intermediate.public_bytes(Encoding.DER))
+    der[der.index(b"\xa0\x03\x02\x01\x02") + 4] = (
+        3  # X.509 version 4: OpenSSL takes it, cryptography does not
+    )
+    odd = crypto.load_certificate(crypto.FILETYPE_ASN1, bytes(der))
+    with listening(tls(ECDSA, extra=odd)) as bad, listening(tls(ECDSA, staple=STAPLE)) as port:
+        unread, good = look(ask(bad), ask(port))
+    assert (unread.fault, unread.chain) == (HandshakeFault.ALERT, ())
+    assert "certificate" in unread.detail
+    assert good.staple == STAPLE
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"), [("b\xfccher.test", b"xn--bcher-kva.test"), ("example.test.", b"example.test")]
+)
+def test_the_server_name_is_encoded(name: str, sent: bytes) -> None:
+    names: list[bytes | None] = []
+    with listening(tls(ECDSA, names=names)) as port:
+        served(look(ask(port, name=name))[0])
+    assert names == [sent]
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 64, "a." * 127 + "test", "a\0b", "a\nb", "\ud800"])
+def test_what_is_no_server_name_is_told(name: str) -> None:
+    with listening(tls(ECDSA)) as port:
+        wrong, good = look(ask(port, name=name), ask(port))
+    assert (wrong.fault, good.fault) == (HandshakeFault.NAME, None)
+    assert wrong.detail.isprintable()
+
+
+@pytest.mark.parametrize("address", ["", "localhost", "127.0.0.1 "])
+def test_only_an_address_is_connected_to(address: str) -> None:
+    with listening(tls(ECDSA)) as port:
+        (seen,) = look(ask(port, address=address))
+    assert seen.fault is HandshakeFault.NAME
+
+
+@pytest.mark.parametrize("version", TlsVersion)
+def test_no_session_is_resumed(version: TlsVersion) -> None:
+    # A resumed session shows no staple, and under TLS 1.2 no certificates either.
+    with listening(tls(ECDSA, staple=STAPLE)) as port:
+        seen = [one for _ in range(3) for one in look(ask(port, version), ask(port, version))]
+    assert [(one.staple, len(one.chain)) for one in seen] == [(STAPLE, 2)] * 6
 
 
 @pytest.mark.parametrize("concurrency", [64, 4])

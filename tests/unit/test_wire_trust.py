@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from ssl import DER_cert_to_PEM_cert
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from stapleguard.model import KeyType, UsageError
 from stapleguard.rehearsal.authority import Authority, LeafOptions
-from stapleguard.wire.trust import Anchors, anchors_from_file, verify_path
+from stapleguard.wire.trust import Anchors, anchors_from_file, system_anchors, verify_path
 
 pytestmark = pytest.mark.unit
 
@@ -43,6 +44,21 @@ def test_an_anchor_need_not_sign_itself() -> None:
         LEAF.certificate,
         OURS.intermediate,
     )
+
+
+def test_one_unreadable_root_does_not_cost_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    der = bytearray(THEIRS.root.public_bytes(Encoding.DER))
+    der[der.index(b"\xa0\x03\x02\x01\x02") + 4] = (
+        3  # X.509 version 4: OpenSSL reads it, cryptography does not
+    )
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(DER_cert_to_PEM_cert(bytes(der)).encode() + OURS.root.public_bytes(Encoding.PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    assert system_anchors() == Anchors(str(bundle), (OURS.root,))
+    with pytest.raises(UsageError):
+        anchors_from_file(str(bundle))
 
 
 def test_a_missing_intermediate() -> None:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,6 +28,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from stapleguard.finding import Code, Finding, find
@@ -37,6 +40,11 @@ _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _GET_LIMIT: Final = 255  # RFC 6960 appendix A.1: GET is for what encodes to no more
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+# Not public, though ipaddress of this or an older Python calls them global (RFC 6890, RFC 9637); the
+# last one is the metadata and agent service of a large cloud.
+_SPECIAL: Final = tuple(
+    ipaddress.ip_network(one) for one in ("192.0.0.0/24", "64:ff9b:1::/48", "3fff::/20", "168.63.129.16/32")
+)
 _DEFAULT_PORT: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _URL: Final = re.compile(r"[!-\[\]-~]+", re.ASCII)  # visible ASCII without the backslash
@@ -150,6 +158,7 @@ class _Run:
     method: str = ""
     resolving: bool = False
     sending: bool = False
+    socket: socket.socket | None = None
 
     @property
     def remaining(self) -> float:
@@ -182,7 +191,8 @@ class _Run:
 
 def _bounded(url: str, rules: _Rules, policy: FetchPolicy, work: Callable[[_Run], _Answer]) -> Fetch:
     # getaddrinfo has no timeout and a socket timeout starts anew with each byte: only a thread that
-    # is left behind keeps the total. It ends by itself at its next look at the deadline.
+    # is left behind keeps the total. Its socket is shut down, or a trickle of headers would keep
+    # thread and socket for as long as the peer likes.
     networks = _networks(policy.allow_addresses)
     if policy.proxy and urlsplit(policy.proxy).scheme not in _DEFAULT_PORT:
         raise UsageError("the proxy is no http URL", "write it as http://host:port")
@@ -199,7 +209,14 @@ def _bounded(url: str, rules: _Rules, policy: FetchPolicy, work: Callable[[_Run]
     thread = threading.Thread(target=target, name="stapleguard-fetch", daemon=True)
     thread.start()
     thread.join(policy.timeout)
-    answer = future.result() if future.done() else _Answer(None, (run.expired(),))
+    if future.done():
+        answer = future.result()
+    else:
+        # First what is known, then the end: the thread would call its own shutdown the peer's.
+        answer = _Answer(None, (run.expired(),))
+        if run.socket is not None:
+            with suppress(OSError):
+                run.socket.shutdown(socket.SHUT_RDWR)
     return Fetch(answer.body, answer.findings, time.monotonic() - started, run.address, answer.date)
 
 
@@ -313,6 +330,8 @@ def _allowed(address: _Address, networks: tuple[_Network, ...]) -> bool:
         inner = address.ipv4_mapped or address.sixtofour
     if any(one in network for one in (address, inner) if one is not None for network in networks):
         return True
+    if any(address in network for network in _SPECIAL):
+        return False
     special = address.is_multicast or address.is_reserved or address.is_link_local or address.is_unspecified
     site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
     return address.is_global and not special and not site_local and inner is None
@@ -332,6 +351,8 @@ def _send(run: _Run, target: _Target, host: str, shares: int, body: bytes | None
     prepared = requests.Request(run.method, target.at(host), headers=headers, data=body).prepare()
     proxies = {"http": run.proxy, "https": run.proxy} if run.proxy else {}
     adapter = HTTPAdapter()
+    for manager in (adapter.poolmanager, *(adapter.proxy_manager_for(one) for one in {*proxies.values()})):
+        manager.pool_classes_by_scheme = _pools(run)
     if target.scheme == "https" and not run.proxy:  # the certificate is of the name, not of the literal
         adapter.poolmanager.connection_pool_kw.update(
             server_hostname=target.host, assert_hostname=target.host
@@ -351,6 +372,28 @@ def _send(run: _Run, target: _Target, host: str, shares: int, body: bytes | None
     finally:
         run.sending = False
         adapter.close()
+
+
+def _pools(run: _Run) -> dict[str, type[HTTPConnectionPool]]:
+    """Make urllib3 leave each connected socket in the run, for whoever keeps the deadline."""
+
+    class Plain(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            run.socket = self.sock
+
+    class Secure(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            run.socket = self.sock
+
+    class Http(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class Https(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": Http, "https": Https}
 
 
 def _receive(run: _Run, response: requests.Response) -> _Answer:

@@ -1,6 +1,8 @@
 """Many TLS handshakes at once, each a fresh full one that asks for a staple (RFC 6066 section 8).
 
-One thread: non-blocking sockets handed to pyOpenSSL, readiness by `selectors`. A context is shared by all
+One thread: non-blocking sockets, readiness by `selectors`. The bytes go through memory to pyOpenSSL: handed
+a socket, OpenSSL ignores HelloRequest messages for as long as more of them come (one peer held the whole
+thread for as long as it liked), and nothing else bounds what a peer may send. A context is shared by all
 handshakes of a kind and holds no roots, so that the staple stays visible when the chain is bad. Sessions
 are never resumed: a resumed session hides the staple.
 """
@@ -24,12 +26,16 @@ from typing import Final, TypeAlias
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
 
-from stapleguard.model import Ask, HandshakeFault, KeyType, Observation, TlsVersion, escape
+from stapleguard.model import Ask, HandshakeFault, KeyType, Observation, StapleguardError, TlsVersion, escape
 
 SocketPair: TypeAlias = "tuple[tuple[str, int], tuple[str, int]]"
 """Our address and the peer's of one open connection."""
 Owners: TypeAlias = Callable[[Sequence[SocketPair]], Sequence["int | None"]]
 MAX_STAPLE: Final = 65536
+MAX_RECEIVED: Final = 262144
+"""Bytes of one handshake: OpenSSL takes 100 KiB of certificates, the staple and the records come on top."""
+_TURN: Final = 16384
+_MAX_NAME: Final = 253
 
 _VERSIONS: Final = {TlsVersion.TLS1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS1_3: SSL.TLS1_3_VERSION}
 _CIPHERS: Final = {
@@ -68,6 +74,8 @@ class _Attempt:
     deadline: float
     phase: _Phase = _Phase.CONNECT
     connection: SSL.Connection | None = None
+    received: int = 0
+    unsent: bytes = b""
     staple: list[bytes] = field(default_factory=list)
     done: Observation | None = None
 
@@ -143,11 +151,18 @@ class _Batch:
 
     def _begin(self, index: int, ask: Ask) -> _Attempt:
         begun = monotonic()
-        family = socket.AF_INET6 if ":" in ask.endpoint.address else socket.AF_INET
-        opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        opened.setblocking(False)
+        address, port = ask.endpoint.address, ask.endpoint.port
+        opened = _socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         attempt = _Attempt(index, ask, self.now(), begun, opened, begun + self.limits.connect)
-        status = opened.connect_ex((ask.endpoint.address, ask.endpoint.port))
+        if not _is_address(address):
+            # A name would be looked up here, for as long as that takes; "" would be this host.
+            self._fail(attempt, HandshakeFault.NAME, f"no address: {escape(address) or 'empty'}")
+            return attempt
+        try:
+            status = opened.connect_ex((address, port))
+        except OSError as error:
+            self._fail(attempt, HandshakeFault.BLOCKED, escape(str(error)))
+            return attempt
         if status in (0, errno.EINPROGRESS):
             self.selector.register(opened, selectors.EVENT_WRITE, attempt)
         else:
@@ -167,28 +182,80 @@ class _Batch:
             except _CannotPin as error:
                 self._fail(attempt, HandshakeFault.ALERT, str(error))
                 return
+            except UnicodeError:
+                name = escape(attempt.ask.endpoint.server_name)
+                self._fail(attempt, HandshakeFault.NAME, f"{name} cannot be sent as a server name")
+                return
             attempt.phase = _Phase.HANDSHAKE
             attempt.deadline = monotonic() + self.limits.handshake
-        assert attempt.connection is not None  # noqa: S101 - narrows the type
-        try:
-            attempt.connection.do_handshake()
-        except SSL.WantReadError:
-            self.selector.modify(attempt.socket, selectors.EVENT_READ, attempt)
-        except SSL.WantWriteError:
-            self.selector.modify(attempt.socket, selectors.EVENT_WRITE, attempt)
-        except SSL.SysCallError as error:
-            self._fail(
-                attempt, HandshakeFault.RESET, f"closed during the handshake ({escape(str(error.args[-1]))})"
-            )
-        except SSL.Error as error:
-            self._fail(attempt, *_tls_fault(error))
+            data = b""
+        elif attempt.unsent:
+            data = b""
         else:
+            try:
+                data = attempt.socket.recv(_TURN)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._closed(attempt, errno.errorcode.get(error.errno or 0, type(error).__name__))
+                return
+            if not data:
+                self._closed(attempt, "unexpected end")
+                return
+            attempt.received += len(data)
+            if attempt.received > MAX_RECEIVED:
+                text = f"{attempt.received} bytes came and the handshake did not end"
+                self._fail(attempt, HandshakeFault.ALERT, text)
+                return
+        self._step(attempt, data)
+
+    def _step(self, attempt: _Attempt, data: bytes) -> None:
+        """Give OpenSSL what came, and the peer what OpenSSL makes of it."""
+        connection = attempt.connection
+        assert connection is not None  # noqa: S101 - narrows the type
+        failed: tuple[HandshakeFault, str] | None = None
+        ended = False
+        if data:
+            connection.bio_write(data)
+        try:
+            connection.do_handshake()
+            ended = True
+        except SSL.WantReadError:
+            pass
+        except SSL.Error as error:
+            failed = _tls_fault(error)
+        try:
+            attempt.unsent += _produced(connection)
+            if attempt.unsent:
+                attempt.unsent = attempt.unsent[attempt.socket.send(attempt.unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            text = errno.errorcode.get(error.errno or 0, type(error).__name__)
+            failed = failed or (HandshakeFault.RESET, f"closed during the handshake ({text})")
+        if failed:
+            self._fail(attempt, *failed)
+        elif ended and not attempt.unsent:
             self._complete(attempt)
+        else:
+            self._wait(attempt, selectors.EVENT_WRITE if attempt.unsent else selectors.EVENT_READ)
+
+    def _wait(self, attempt: _Attempt, events: int) -> None:
+        if self.selector.get_key(attempt.socket).events != events:
+            self.selector.modify(attempt.socket, events, attempt)
+
+    def _closed(self, attempt: _Attempt, why: str) -> None:
+        self._fail(attempt, HandshakeFault.RESET, f"closed during the handshake ({why})")
 
     def _complete(self, attempt: _Attempt) -> None:
         connection = attempt.connection
         assert connection is not None  # noqa: S101 - narrows the type
-        chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+        try:
+            chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+        except Exception as error:  # noqa: BLE001 - cryptography refuses what OpenSSL takes, not only by ValueError
+            text = f"a certificate that cannot be read ({escape(str(error))})"
+            self._fail(attempt, HandshakeFault.ALERT, text)
+            return
         staple = attempt.staple[0] if attempt.staple and attempt.staple[0] else None
         if staple is not None and len(staple) > MAX_STAPLE:
             self._fail(attempt, HandshakeFault.ALERT, f"a staple of {len(staple)} bytes is refused unread")
@@ -246,15 +313,43 @@ class _CannotPin(Exception):
 
 def _connection(attempt: _Attempt) -> SSL.Connection:
     ask = attempt.ask
-    connection = SSL.Connection(_context(ask.tls, ask.key_type), attempt.socket)
+    connection = SSL.Connection(_context(ask.tls, ask.key_type), None)
     # The callback finds its own box here: an exception or a shared list would reach another connection.
     connection.set_app_data(attempt.staple)
     name = ask.endpoint.server_name
     if name and not _is_address(name):
-        connection.set_tlsext_host_name(name.encode("ascii", "ignore"))
+        connection.set_tlsext_host_name(_sni(name))
     connection.request_ocsp()
     connection.set_connect_state()
     return connection
+
+
+def _sni(name: str) -> bytes:
+    """Encode a server name (RFC 6066 section 3: A-labels, no trailing dot); UnicodeError when it is none."""
+    encoded = name.removesuffix(".").encode("idna")
+    if len(encoded) > _MAX_NAME or not encoded.decode().isprintable():
+        raise UnicodeError("no host name")
+    return encoded
+
+
+def _produced(connection: SSL.Connection) -> bytes:
+    try:
+        return connection.bio_read(_TURN)
+    except SSL.WantReadError:
+        return b""
+
+
+def _socket(family: int) -> socket.socket:
+    kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    try:
+        return socket.socket(family, kind)
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT and family == socket.AF_INET6:
+            # A host without IPv6: on this one every IPv6 address fails by itself.
+            return socket.socket(socket.AF_INET, kind)
+        raise StapleguardError(
+            f"cannot open a socket: {error.strerror}", "allow this process more open files (ulimit -n)"
+        ) from error
 
 
 def _is_address(name: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import ssl
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +18,11 @@ from OpenSSL import crypto
 from stapleguard.material import TrustPath
 from stapleguard.model import UsageError, escape
 
+_BUNDLES: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/var/lib/ca-certificates/ca-bundle.pem",
+)
 _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\s*", re.DOTALL)
 
 
@@ -30,25 +37,37 @@ class Anchors:
 def system_anchors() -> Anchors:
     """Return the system's store; empty when there is none."""
     paths = ssl.get_default_verify_paths()
-    for candidate in (paths.cafile, paths.openssl_cafile, "/etc/ssl/certs/ca-certificates.crt"):
+    for candidate in (paths.cafile, paths.openssl_cafile, *_BUNDLES):
         if candidate and Path(candidate).is_file():
-            return _read(candidate)
+            return Anchors(candidate, _readable(Path(candidate)))
     return Anchors("", ())
 
 
 def anchors_from_file(path: str) -> Anchors:
     """Read a PEM file of anchors; UsageError when it cannot be read or holds none."""
-    return _read(path)
-
-
-def _read(path: str) -> Anchors:
     try:
         return Anchors(path, tuple(x509.load_pem_x509_certificates(Path(path).read_bytes())))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, x509.InvalidVersion) as error:
         raise UsageError(
             f"cannot read trust anchors from {escape(path)}: {escape(str(error))}",
             "give a PEM file of CA certificates",
         ) from None
+
+
+def _readable(bundle: Path) -> tuple[x509.Certificate, ...]:
+    """Read what can be read: one odd root among the system's must not cost all the others."""
+    found: list[x509.Certificate] = []
+    try:
+        blocks = _PEM.findall(bundle.read_bytes())
+    except OSError:
+        return ()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an odd old root, which is no news to whoever runs this
+        for block in blocks:
+            # cryptography refuses some by exceptions that are no ValueError (InvalidVersion).
+            with suppress(Exception):
+                found.append(x509.load_pem_x509_certificate(block))
+    return tuple(found)
 
 
 def verify_path(

@@ -1,0 +1,29 @@
+"""What holds for every test: this process connects to nobody but this machine's loopback."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+
+_EVENTS = ("socket.connect", "socket.sendto", "socket.sendmsg")
+
+
+def _loopback(host: object) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(str(host).partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _guard(event: str, arguments: tuple[object, ...]) -> None:
+    """Refuse before the kernel hears of it: a broken rule of ours must fail a test, not reach a stranger."""
+    if event not in _EVENTS:
+        return
+    address = arguments[1] if len(arguments) > 1 else None
+    if isinstance(address, tuple) and not _loopback(address[0]):
+        raise PermissionError(f"a test tried to reach {address[0]}, which is not loopback")
+
+
+sys.addaudithook(_guard)
