@@ -68,6 +68,17 @@ def looks(
         return list(pool.map(lambda _: look(where, lab.net.https_port, name, options), range(times)))
 
 
+def look_at_each_worker(lab: Lab) -> list[Seen]:
+    """One fresh handshake with every worker by itself."""
+    seen = []
+    for worker in sorted(lab.workers()):
+        with lab.only_worker(worker):
+            seen.append(look(lab.net.web, lab.net.https_port, "site.test"))
+        assert seen[-1].worker == worker
+    assert len(seen) == WORKERS
+    return seen
+
+
 def sha256(leaf: x509.Certificate) -> str:
     return leaf.fingerprint(hashes.SHA256()).hex()
 
@@ -94,6 +105,8 @@ def test_renewal_is_proved_on_every_worker_and_a_second_run_touches_nothing(cert
     with laboratory(certbot=certbot) as lab:
         guard(lab)
         old = lab.leaf("site")
+        # The twin: a reload that nobody warms leaves every worker without a staple.
+        assert {(seen.leaf, seen.status) for seen in look_at_each_worker(lab)} == {(old, None)}
 
         done = renew(lab)
 
@@ -108,6 +121,7 @@ def test_renewal_is_proved_on_every_worker_and_a_second_run_touches_nothing(cert
         assert exact(endpoint) == ALL_WORKERS
         assert endpoint["leaf_sha256"] == sha256(new)
         assert endpoint["staple"]["status"] == "good"
+        assert all(seen.proved and seen.leaf == new for seen in look_at_each_worker(lab))
         for seen in looks(lab):
             assert (seen.leaf, seen.proved) == (new, True)
             assert seen.worker in lab.workers()
@@ -142,6 +156,7 @@ def test_without_a_staple_the_old_certificate_comes_back_where_the_policy_says_s
         assert {seen.leaf for seen in after} == {old}
         assert {seen.worker for seen in after} <= lab.workers()
         assert all(seen.proved for seen in after)
+        assert all(seen.proved and seen.leaf == old for seen in look_at_each_worker(lab))
 
 
 def test_without_a_staple_the_new_certificate_stays_and_is_proved_once_the_responder_knows_it() -> None:
