@@ -36,7 +36,8 @@ def colour(text: str, name: str, stream: IO[str]) -> str:
     return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if stream.isatty() else text
 
 
-def _time(moment: datetime | None) -> str | None:
+def rfc3339(moment: datetime | None) -> str | None:
+    """Write a UTC time as the published interface has it (RFC 3339)."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment is not None else None
 
 
@@ -87,9 +88,9 @@ def endpoint_json(strand: Strand) -> dict[str, Json]:
         else {
             "status": judgement.status.value if judgement.status else None,
             "verdict": judgement.acceptance.value,
-            "this_update": _time(judgement.this_update),
-            "next_update": _time(judgement.next_update),
-            "produced_at": _time(judgement.produced_at),
+            "this_update": rfc3339(judgement.this_update),
+            "next_update": rfc3339(judgement.next_update),
+            "produced_at": rfc3339(judgement.produced_at),
             "responder": judgement.responder,
             "sha256": judgement.sha256,
         },

@@ -28,7 +28,9 @@ def run_from(run: Run) -> Result:
         run.world.state.journal(run.record)
         event = act(run, run.record.state)
         run.record = replace(run.record, state=advance(run.record.state, event))
-    return conclude(run)
+    result = conclude(run)
+    seal(run, result)
+    return result
 
 
 def act(run: Run, state: State) -> Event:
@@ -237,9 +239,8 @@ def _prove_old(run: Run) -> Event:
     return Event.DONE
 
 
-def conclude(run: Run, write: bool = True) -> Result:  # noqa: FBT001, FBT002 - promise I4: a third run writes nothing
-    """Seal the record, remember or forget pending work, and make the result."""
-    world, state = run.world, run.world.state
+def conclude(run: Run) -> Result:
+    """Remember or forget pending work, and make the result."""
     if run.verdict is Verdict.INCONCLUSIVE and not (run.proof and run.proof.strands):
         _unseen(run)
     if (
@@ -252,12 +253,16 @@ def conclude(run: Run, write: bool = True) -> Result:  # noqa: FBT001, FBT002 - 
     if settled:
         run.findings = [one for one in run.findings if not one.critical]
     cause = None if settled else diagnosis.cause_of(run.findings)
-    if write:
-        state.journal(closed(world, run.record, run.verdict, cause))
-        state.sweep(run.name, world.config.generations, (state.live(run.name), run.record.previous))
     remember(run, run.verdict)
     strands = run.proof.strands if run.proof else run.before
     return Result("deploy", run.verdict, cause, diagnosis.unique(run.findings), strands, extra(run))
+
+
+def seal(run: Run, result: Result) -> None:
+    """Write the verdict into the record, and remove the generations that nobody will go back to."""
+    world, state = run.world, run.world.state
+    state.journal(closed(world, run.record, result.verdict, result.cause))
+    state.sweep(run.name, world.config.generations, (state.live(run.name), run.record.previous))
 
 
 def _unseen(run: Run) -> None:

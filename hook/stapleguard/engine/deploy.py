@@ -8,7 +8,7 @@ from datetime import datetime
 
 from stapleguard import diagnosis, ocsp
 from stapleguard.diagnosis import BREAKING, Need, Result, Undo
-from stapleguard.disk import DiskFault, Generation
+from stapleguard.disk import BrokenGeneration, DiskFault, Generation
 from stapleguard.engine import intake
 from stapleguard.engine.acts import (
     closed,
@@ -21,6 +21,7 @@ from stapleguard.engine.acts import (
     reload,
     remember,
     run_from,
+    seal,
 )
 from stapleguard.engine.intake import Answer, Certificate
 from stapleguard.engine.previous import revive
@@ -271,7 +272,7 @@ def _same_as_live(run: Run) -> Generation | None:
         return None
     try:
         live = run.world.state.load(run.name, run.record.previous)
-    except Exception as error:  # noqa: BLE001 - a broken generation is replaced, whatever broke it
+    except BrokenGeneration as error:
         run.world.say(f"the live generation is damaged and will be replaced: {error}", Tone.WARN)
         return None
     return live if live.files == files(run, live.identity) else None
@@ -292,7 +293,10 @@ def _again(run: Run, live: Generation) -> Result:
         if reload(run) is Event.DONE:
             prove_new(run)
     run.record = replace(run.record, state=State.SEALED)
-    return conclude(run, write=not _done(before) or run.verdict.value != before.verdict if before else True)
+    result = conclude(run)
+    if before is None or before.state is not State.SEALED or before.verdict != result.verdict.value:
+        seal(run, result)  # otherwise a third run writes nothing (promise I4)
+    return result
 
 
 def _done(record: Record | None) -> bool:

@@ -90,7 +90,7 @@ def _complete(world: World, read: Material) -> tuple[Material, TrustPath, list[F
             break
         fetched = fetch_issuer(urls[0], world.fetch_policy)
         said += fetched.findings
-        issuer = next((one for one in _certificates(fetched.body) if _issued(lacking, one)), None)
+        issuer = next((one for one in _certificates(fetched.body) if material.issued(lacking, one)), None)
         if issuer is None:
             break
         world.say(f"the chain lacked its issuer; fetched it from {escape(urls[0])}", Tone.WARN)
@@ -111,14 +111,6 @@ def _certificates(body: bytes | None) -> list[x509.Certificate]:
 
 def _der(body: bytes) -> list[x509.Certificate]:
     return [x509.load_der_x509_certificate(body)]
-
-
-def _issued(child: x509.Certificate, parent: x509.Certificate) -> bool:
-    try:
-        child.verify_directly_issued_by(parent)
-    except Exception:  # noqa: BLE001 - ValueError, TypeError, InvalidSignature: all mean no
-        return False
-    return True
 
 
 def ask_responder(world: World, certificate: Certificate) -> Answer:

@@ -5,19 +5,22 @@ somebody else's and passes `escape` before it enters a message. What is wrong wi
 back as findings, the first being the first thing to mend.
 """
 
-from stapleguard.material.certificate import NameMatch, leaf_facts, matches_name
+from stapleguard.material.certificate import REFUSALS, NameMatch, issued, leaf_facts, matches_name, quiet
 from stapleguard.material.files import Material, assemble, missing_issuer, read, with_chain
 from stapleguard.material.fitness import TrustPath, gate
 
 __all__ = [
+    "REFUSALS",
     "Material",
     "NameMatch",
     "TrustPath",
     "assemble",
     "gate",
+    "issued",
     "leaf_facts",
     "matches_name",
     "missing_issuer",
+    "quiet",
     "read",
     "with_chain",
 ]

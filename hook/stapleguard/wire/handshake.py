@@ -26,6 +26,7 @@ from typing import Final, TypeAlias
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
 
+from stapleguard.material import REFUSALS
 from stapleguard.model import Ask, HandshakeFault, KeyType, Observation, StapleguardError, TlsVersion, escape
 
 SocketPair: TypeAlias = "tuple[tuple[str, int], tuple[str, int]]"
@@ -252,7 +253,7 @@ class _Batch:
         assert connection is not None  # noqa: S101 - narrows the type
         try:
             chain = connection.get_peer_cert_chain(as_cryptography=True) or []
-        except Exception as error:  # noqa: BLE001 - cryptography refuses what OpenSSL takes, not only by ValueError
+        except REFUSALS as error:
             text = f"a certificate that cannot be read ({escape(str(error))})"
             self._fail(attempt, HandshakeFault.ALERT, text)
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import ssl
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Final
 from cryptography import x509
 from OpenSSL import crypto
 
-from stapleguard.material import TrustPath
+from stapleguard.material import REFUSALS, TrustPath, quiet
 from stapleguard.model import UsageError, escape
 
 _BUNDLES: Final = (
@@ -61,11 +60,9 @@ def _readable(bundle: Path) -> tuple[x509.Certificate, ...]:
         blocks = _PEM.findall(bundle.read_bytes())
     except OSError:
         return ()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an odd old root, which is no news to whoever runs this
+    with quiet():
         for block in blocks:
-            # cryptography refuses some by exceptions that are no ValueError (InvalidVersion).
-            with suppress(Exception):
+            with suppress(*REFUSALS):
                 found.append(x509.load_pem_x509_certificate(block))
     return tuple(found)
 

@@ -1,0 +1,301 @@
+"""Arguments, wiring, and the one place that turns an error into words and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from stapleguard.cli.arguments import parser, settings
+from stapleguard.model import ExitStatus, Interrupted, StapleguardError, UsageError, escape
+
+if TYPE_CHECKING:
+    from stapleguard.diagnosis import Result
+    from stapleguard.engine.run import Budget
+    from stapleguard.engine.world import World
+
+# What only one command needs is imported when it runs: a hook must start fast, and `explain` needs no
+# OpenSSL.
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one command; the only place that ends the process."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupted)
+    verbose = False
+    try:
+        arguments = parser().parse_args(argv)
+        verbose = arguments.verbose
+        status = _COMMANDS[arguments.command](arguments)
+    except StapleguardError as error:
+        if verbose:
+            traceback.print_exc()
+        _say(f"error: {error.message}")
+        if error.hint:
+            _say(f"hint: {error.hint}")
+        status = int(error.exit_status)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = int(ExitStatus.BUG)
+    sys.exit(status)
+
+
+def _interrupted(number: int, _frame: FrameType | None) -> None:
+    raise Interrupted(
+        f"interrupted by {signal.Signals(number).name}",
+        "run `stapleguard recover` to finish or undo what was begun",
+    )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"stapleguard: {text}\n")
+
+
+# --- wiring ----------------------------------------------------------------------------------------------
+
+
+def _world(arguments: argparse.Namespace) -> World:
+    from stapleguard.disk import StateDirectory
+    from stapleguard.engine.world import World
+    from stapleguard.host import SystemClock
+    from stapleguard.wire.trust import anchors_from_file, system_anchors
+
+    config = settings(arguments)
+    anchors_path = getattr(arguments, "ca_file", None) or config.anchors
+    anchors = anchors_from_file(anchors_path) if anchors_path else system_anchors()
+    clock = SystemClock()
+    state = StateDirectory(Path(os.path.abspath(arguments.state_dir)))  # noqa: PTH100 - links in it are the user's choice
+    listener = _listener(arguments)
+    return World(clock, config, state, anchors, listener, clock.monotonic())
+
+
+def _listener(arguments: argparse.Namespace) -> Callable[..., None]:
+    from stapleguard.engine.world import Step
+    from stapleguard.report import colour
+
+    def tell(step: Step) -> None:
+        if not arguments.quiet:
+            mark = colour(escape(step.text, 500), step.tone.value, sys.stderr)
+            sys.stderr.write(f"{step.seconds:7.2f} s  {mark}\n")
+
+    return tell
+
+
+def _budget(arguments: argparse.Namespace, world: World) -> Budget:
+    from stapleguard.engine.run import Budget
+
+    settings = world.config
+    if arguments.timeout:
+        return Budget(
+            arguments.timeout, arguments.timeout, min(arguments.timeout / 2, settings.responder_patience)
+        )
+    return Budget(settings.prove_timeout, settings.responder_wait, settings.responder_patience)
+
+
+def _locked(world: World) -> AbstractContextManager[None]:
+    world.state.prepare()
+    return world.state.lock()
+
+
+def _end(arguments: argparse.Namespace, result: Result) -> int:
+    from stapleguard import report
+
+    if arguments.command in ("hook", "deploy", "retry", "recover", "rollback"):
+        report.to_journal(result, uuid.uuid4().hex)
+    if arguments.json:
+        report.print_json(report.as_json(result))
+    else:
+        sys.stdout.write(report.as_text(result, sys.stdout) + "\n")
+    return int(result.status)
+
+
+# --- commands --------------------------------------------------------------------------------------------
+
+
+def _deploy_named(arguments: argparse.Namespace, name: str, sources: Sequence[str], command: str) -> int:
+    from stapleguard.diagnosis import Result
+    from stapleguard.disk import DiskFault
+    from stapleguard.engine.deploy import deploy
+    from stapleguard.engine.undo import recover
+    from stapleguard.model import Verdict
+
+    world = _world(arguments)
+    budget = _budget(arguments, world)
+    try:
+        with _locked(world):
+            recover(world, budget)
+            result = deploy(world, name, sources, budget)
+    except DiskFault as fault:
+        _say(f"error: {fault.message}")
+        _say(f"hint: {fault.hint}")
+        result = Result("deploy", Verdict.REFUSED, fault.code, (fault.finding,), (), {"lineage": name})
+    return _end(arguments, replace(result, command=command))
+
+
+def _hook(arguments: argparse.Namespace) -> int:
+    from stapleguard.clients import certbot
+
+    renewal = certbot.renewal(os.environ)
+    name, sources = _sources(arguments, renewal.directory)
+    return _deploy_named(arguments, name, sources, "hook")
+
+
+def _deploy(arguments: argparse.Namespace) -> int:
+    name, sources = _sources(arguments, arguments.lineage)
+    return _deploy_named(arguments, name, sources, "deploy")
+
+
+def _sources(arguments: argparse.Namespace, what: str) -> tuple[str, tuple[str, ...]]:
+    """Find the lineage that a name or a directory means, and where its files come from."""
+    from stapleguard.config import NAME
+
+    known = settings(arguments)
+    if "/" not in what and what in known.lineages:
+        if not known.lineage(what).sources:
+            raise UsageError(
+                f"{what} has no sources", f'add sources = ["/etc/letsencrypt/live/{what}"] to its table'
+            )
+        return what, known.lineage(what).sources
+    directory = os.path.abspath(what)  # noqa: PTH100 - the links of live/ must not be followed
+    owner = known.owner_of(directory)
+    if owner is not None:
+        return owner, known.lineage(owner).sources
+    if not Path(directory).is_dir():
+        raise UsageError(
+            f"neither a configured lineage nor a directory: {escape(what)}",
+            "give a directory such as /etc/letsencrypt/live/example.org",
+        )
+    name = Path(directory).name
+    if NAME.fullmatch(name) is None:
+        raise UsageError(
+            f"a lineage cannot be called {escape(name)}",
+            "configure a name for it: [lineage.NAME] sources = [...]",
+        )
+    return name, known.lineage(name).sources or (directory,)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from stapleguard import diagnosis
+    from stapleguard.diagnosis import Result
+    from stapleguard.engine.check import check_address, check_lineage
+
+    world = _world(arguments)
+    timeout = arguments.timeout or 20.0
+    results: list[Result] = []
+    known = {*world.state.lineages(), *world.config.lineages}
+    for what in arguments.what or sorted(known):
+        if what in known:
+            results.append(check_lineage(world, what, world.config.lineage(what).sources, timeout))
+        elif ":" in what:
+            results.append(check_address(world, what, arguments.sni, arguments.address, timeout))
+        else:
+            raise UsageError(
+                f"neither a deployed lineage nor HOST:PORT: {escape(what)}",
+                "run `stapleguard status` to see what is deployed",
+            )
+    if not results:
+        raise UsageError(
+            "nothing to check: no lineage is deployed or configured",
+            "name an endpoint, such as example.org:443",
+        )
+    worst = max(results, key=lambda one: one.status)
+    findings = diagnosis.unique(found for one in results for found in one.findings)
+    strands = tuple(strand for one in results for strand in one.strands)
+    return _end(arguments, Result("check", worst.verdict, worst.cause, findings, strands))
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from stapleguard.engine.status import status
+    from stapleguard.report import print_json
+
+    told = status(_world(arguments))
+    if arguments.json:
+        print_json(told.json)
+    else:
+        sys.stdout.write(told.text + "\n")
+    return int(ExitStatus.OK)
+
+
+def _retry(arguments: argparse.Namespace) -> int:
+    from stapleguard.diagnosis import Result
+    from stapleguard.engine.deploy import deploy
+    from stapleguard.engine.undo import recover
+    from stapleguard.model import Verdict
+
+    world = _world(arguments)
+    budget = _budget(arguments, world)
+    results: list[Result] = []
+    with _locked(world):
+        recover(world, budget)
+        for name, entry in world.state.queue().items():
+            listed = entry.get("sources")
+            found = tuple(str(one) for one in listed) if isinstance(listed, list) else ()
+            sources = world.config.lineage(name).sources or found
+            results.append(deploy(world, name, sources, budget))
+    if not results:
+        return _end(arguments, Result("retry", Verdict.VERIFIED, extra={"retried": []}))
+    worst = max(results, key=lambda one: one.status)
+    return _end(arguments, replace(worst, command="retry"))
+
+
+def _recover(arguments: argparse.Namespace) -> int:
+    from stapleguard.engine.undo import recover
+
+    world = _world(arguments)
+    with _locked(world):
+        result = recover(world, _budget(arguments, world))
+    return _end(arguments, result)
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from stapleguard.engine.undo import recover, rollback
+
+    world = _world(arguments)
+    budget = _budget(arguments, world)
+    with _locked(world):
+        recover(world, budget)
+        result = rollback(world, arguments.lineage, budget)
+    return _end(arguments, result)
+
+
+def _rehearse(arguments: argparse.Namespace) -> int:
+    from stapleguard.rehearsal.acts import rehearse
+
+    return rehearse(
+        sys.stderr if arguments.json else sys.stdout, as_json=arguments.json, quiet=arguments.quiet
+    )
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from stapleguard.cli.answers import explain
+
+    return explain(arguments)
+
+
+def _ocsp(arguments: argparse.Namespace) -> int:
+    from stapleguard.cli.answers import ocsp_command
+
+    return ocsp_command(arguments)
+
+
+_COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
+    "hook": _hook,
+    "deploy": _deploy,
+    "check": _check,
+    "status": _status,
+    "retry": _retry,
+    "recover": _recover,
+    "rollback": _rollback,
+    "rehearse": _rehearse,
+    "ocsp": _ocsp,
+    "explain": _explain,
+}
