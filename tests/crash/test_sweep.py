@@ -64,11 +64,17 @@ def whole(state: Path) -> str:
     return "" if f"/{identity}/fullchain.pem" in include else "the include names another generation"
 
 
+def stable() -> dict[str, str]:
+    """Without compiled modules being written, whose calls would shift the ordinals from run to run."""
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def boundaries(site: Site) -> list[tuple[str, int]]:
     """List (call, ordinal) of every state-changing call on the state directory."""
     trace = site.directory / "trace"
     words = ["strace", "-y", "-qq", "-o", str(trace), "-e", f"trace={','.join(CALLS)}"]
-    subprocess.run([*words, *site.argv("deploy", str(site.lineage))], capture_output=True, check=False)
+    argv = [*words, *site.argv("deploy", str(site.lineage))]
+    subprocess.run(argv, capture_output=True, check=False, env=stable())
     seen: Counter[str] = Counter()
     points = []
     for line in trace.read_text(errors="replace").splitlines():
@@ -96,9 +102,8 @@ def sweep(site: Site, start: Path) -> tuple[int, list[str]]:
         reset()
         inject = f"inject={call}:signal=SIGKILL:when={ordinal}"
         words = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject]
-        killed = subprocess.run(
-            [*words, *site.argv("deploy", str(site.lineage))], capture_output=True, check=False
-        )
+        argv = [*words, *site.argv("deploy", str(site.lineage))]
+        killed = subprocess.run(argv, capture_output=True, check=False, env=stable())
         at = f"{call} #{ordinal}"
         if killed.returncode not in (-9, 137):
             broken.append(f"{at}: not killed ({killed.returncode})")

@@ -135,15 +135,22 @@ class TestWithBind:
 
 class TestProcesses:
     def test_sees_itself_and_its_child(self) -> None:
-        with subprocess.Popen(["a title of words", "60"], executable="/bin/sleep") as child:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            ["a title of words", "-"], executable="/bin/cat", stdin=pipe, stdout=pipe, bufsize=0
+        ) as child:
             try:
+                assert child.stdin is not None
+                assert child.stdout is not None
+                child.stdin.write(b"x")
+                assert child.stdout.read(1) == b"x"  # it runs: until then its title may be empty
                 mine = host.process(os.getpid())
                 assert mine is not None
                 assert mine.parent == os.getppid()
                 assert mine.uid == os.geteuid()
                 [found] = [one for one in host.children(os.getpid()) if one.pid == child.pid]
-                assert (found.command, found.argv) == ("a title of words 60", ("a title of words", "60"))
-                assert found.executable == str(Path("/bin/sleep").resolve())
+                assert (found.command, found.argv) == ("a title of words -", ("a title of words", "-"))
+                assert found.executable == str(Path("/bin/cat").resolve())
                 assert found in host.processes()
                 assert host.shares_root(child.pid)
                 assert host.working_directory(child.pid) == str(Path.cwd())
