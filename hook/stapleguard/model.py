@@ -124,16 +124,37 @@ class HandshakeFault(Enum):
     """What came back is not TLS (plain HTTP, usually)."""
     ALERT = "alert"
     """The peer refused by a TLS alert or the handshake failed in the protocol."""
+    NO_STARTTLS = "no-starttls"
+    """The peer speaks, but does not let TLS begin."""
+
+
+class StartTls(Enum):
+    """The protocol in which TLS is asked for on a connection that begins without it."""
+
+    SMTP = "smtp"
+    """RFC 3207."""
+    IMAP = "imap"
+    """RFC 9051 section 6.2.1."""
+    POP3 = "pop3"
+    """RFC 2595 section 4."""
+    LDAP = "ldap"
+    """RFC 4511 section 4.14."""
+    POSTGRES = "postgres"
+    """PostgreSQL, Frontend/Backend Protocol, SSLRequest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a client would connect: `address` is an IP of `host`; `server_name` is the SNI ('': none)."""
+    """Where a client would connect: `address` is an IP of `host`; `server_name` is the SNI ('': none).
+
+    With `starttls`, TLS begins only after that protocol's own dialogue.
+    """
 
     host: str
     port: int
     server_name: str
     address: str
+    starttls: StartTls | None = None
 
     def __str__(self) -> str:
         shown = f"[{self.address}]" if ":" in self.address else self.address

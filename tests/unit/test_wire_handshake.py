@@ -16,7 +16,8 @@ from OpenSSL import SSL, crypto
 from stapleguard.material import leaf_facts
 from stapleguard.model import Ask, Endpoint, HandshakeFault, KeyType, Observation, TlsVersion
 from stapleguard.rehearsal.authority import Authority, Issued, LeafOptions
-from stapleguard.wire.handshake import Limits, SocketPair, addresses, observe
+from stapleguard.wire.handshake import Limits, observe
+from stapleguard.wire.line import SocketPair, addresses
 
 pytestmark = pytest.mark.unit
 

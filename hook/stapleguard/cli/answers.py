@@ -20,7 +20,8 @@ from stapleguard.finding import CATALOGUE, Code, Finding
 from stapleguard.material import leaf_facts
 from stapleguard.model import ExitStatus, UsageError, escape
 from stapleguard.report import finding_json, print_json, rfc3339, steps
-from stapleguard.wire.fetch import FetchPolicy, ocsp_exchange
+from stapleguard.wire.fetch import ocsp_exchange
+from stapleguard.wire.policy import FetchPolicy
 
 
 def explain(arguments: argparse.Namespace) -> int:

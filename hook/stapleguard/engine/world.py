@@ -9,7 +9,7 @@ from enum import Enum
 from stapleguard.config import Config
 from stapleguard.disk import StateDirectory
 from stapleguard.host import Clock
-from stapleguard.wire.fetch import FetchPolicy
+from stapleguard.wire.policy import FetchPolicy
 from stapleguard.wire.trust import Anchors
 
 

@@ -34,6 +34,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from stapleguard.finding import Code, Finding, find
 from stapleguard.model import Json, UsageError, escape
+from stapleguard.wire.policy import FetchPolicy
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -67,15 +68,6 @@ class Fetch:
     seconds: float
     address: str | None
     date: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class FetchPolicy:
-    """`timeout` in seconds for everything together; CIDRs allowed although special; proxy URL ('' = none)."""
-
-    timeout: float = 15.0
-    allow_addresses: tuple[str, ...] = ()
-    proxy: str = ""
 
 
 def ocsp_exchange(url: str, request: bytes, policy: FetchPolicy) -> Fetch:

@@ -1,67 +1,59 @@
 """Many TLS handshakes at once, each a fresh full one that asks for a staple (RFC 6066 section 8).
 
-One thread: non-blocking sockets, readiness by `selectors`. The bytes go through memory to pyOpenSSL: handed
-a socket, OpenSSL ignores HelloRequest messages for as long as more of them come (one peer held the whole
-thread for as long as it liked), and nothing else bounds what a peer may send. A context is shared by all
-handshakes of a kind and holds no roots, so that the staple stays visible when the chain is bad. Sessions
-are never resumed: a resumed session hides the staple.
+One thread, non-blocking sockets, readiness by epoll. A slow or hostile peer costs one place among those
+that run at once until its own deadline, and nobody else anything. How many run at once follows from what
+is measured on the way: enough to fill the round trips with work, not so many that our own queue looks
+like a slow server.
 """
 
 from __future__ import annotations
 
 import errno
-import functools
-import ipaddress
-import queue
-import selectors
+import select
 import socket
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from time import monotonic
 from typing import Final, TypeAlias
 
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from stapleguard.material import REFUSALS
-from stapleguard.model import Ask, HandshakeFault, KeyType, Observation, StapleguardError, TlsVersion, escape
+from stapleguard.model import Ask, HandshakeFault, Observation, escape
+from stapleguard.wire import tls
+from stapleguard.wire.line import Line, SocketPair, connect_fault, opened
+from stapleguard.wire.pace import Pace
+from stapleguard.wire.starttls import Dialogue, NoStartTls, dialogue
 
-SocketPair: TypeAlias = "tuple[tuple[str, int], tuple[str, int]]"
-"""Our address and the peer's of one open connection."""
 Owners: TypeAlias = Callable[[Sequence[SocketPair]], Sequence["int | None"]]
 MAX_STAPLE: Final = 65536
 MAX_RECEIVED: Final = 262144
 """Bytes of one handshake: OpenSSL takes 100 KiB of certificates, the staple and the records come on top."""
-_TURN: Final = 16384
-_MAX_NAME: Final = 253
-
-_VERSIONS: Final = {TlsVersion.TLS1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS1_3: SSL.TLS1_3_VERSION}
-_CIPHERS: Final = {
-    KeyType.RSA: b"ECDHE+aRSA:DHE+aRSA",
-    KeyType.ECDSA: b"ECDHE+aECDSA",
-    KeyType.EDDSA: b"ECDHE+aECDSA",
-}
-_SIGALGS: Final = {
-    KeyType.RSA: b"rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:rsa_pkcs1_sha256",
-    KeyType.ECDSA: b"ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ecdsa_secp521r1_sha512",
-    KeyType.EDDSA: b"ed25519:ed448",
-}
+_STARTS_A_TURN: Final = 64
+_OWNERS_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds for the connection and for the handshake of each, and how many run at once."""
+    """Seconds for the connection and for what follows on it, each; for all together; how many at once.
+
+    A STARTTLS dialogue counts with the handshake. Fewer than `concurrency` run where more would only wait
+    for this process.
+    """
 
     connect: float = 5.0
     handshake: float = 5.0
-    concurrency: int = 64
+    total: float | None = None
+    concurrency: int = 256
 
 
 class _Phase(Enum):
     CONNECT = "connect"
+    DIALOGUE = "dialogue"
     HANDSHAKE = "handshake"
 
 
@@ -71,9 +63,12 @@ class _Attempt:
     ask: Ask
     at: datetime
     begun: float
-    socket: socket.socket
+    socket: socket.socket | None
     deadline: float
+    worker: int | None = None
     phase: _Phase = _Phase.CONNECT
+    events: int = 0
+    dialogue: Dialogue | None = None
     connection: SSL.Connection | None = None
     received: int = 0
     unsent: bytes = b""
@@ -81,134 +76,235 @@ class _Attempt:
     done: Observation | None = None
 
 
-def addresses(host: str, timeout: float) -> tuple[str, ...]:
-    """Return every A and AAAA address of `host` by the system's resolver, in its order; empty when none."""
-    try:
-        return (str(ipaddress.ip_address(host)),)
-    except ValueError:
-        pass
-    answers: queue.Queue[tuple[str, ...]] = queue.Queue()
-
-    def ask() -> None:
-        try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            found = []
-        answers.put(tuple(dict.fromkeys(str(one[4][0]) for one in found)))
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        return answers.get(timeout=timeout)
-    except queue.Empty:
-        return ()
-
-
 def observe(
-    asks: Sequence[Ask], limits: Limits, *, now: Callable[[], datetime], owners: Owners | None = None
+    asks: Sequence[Ask],
+    limits: Limits,
+    *,
+    now: Callable[[], datetime],
+    lines: Mapping[int, Line] | None = None,
+    owners: Owners | None = None,
 ) -> list[Observation]:
-    """Make the handshakes and return one observation for each ask, in order.
+    """Make the handshakes and return one observation for each ask, in order; see `observe_each`."""
+    seen = dict(observe_each(asks, limits, now=now, lines=lines, owners=owners))
+    return [seen[index] for index in range(len(asks))]
 
-    With `owners`, the completed connections of a batch stay open until it was asked once which process
-    owns the other end of each; without, each is closed at once.
+
+def observe_each(
+    asks: Iterable[Ask],
+    limits: Limits,
+    *,
+    now: Callable[[], datetime],
+    lines: Mapping[int, Line] | None = None,
+    owners: Owners | None = None,
+) -> Iterator[tuple[int, Observation]]:
+    """Make the handshakes, giving the observation of each ask with its place as soon as it ends.
+
+    `asks` may be endless: no more are taken than can run. For a place in `lines` the handshake is made on
+    that open connection, which is closed by it. With `owners` (on this host, for a server that accepts
+    only once the client has spoken) completed connections stay open until it was asked which process owns
+    the other end of each.
     """
-    observations: list[Observation] = []
-    for start in range(0, len(asks), limits.concurrency):
-        batch = asks[start : start + limits.concurrency]
-        observations += _Batch(batch, limits, now, owners).run()
-    return observations
+    loop = _Loop(limits, now, lines or {}, owners)
+    try:
+        yield from loop.run(enumerate(asks))
+    finally:
+        loop.close()
 
 
-class _Batch:
+class _Loop:
     def __init__(
-        self, asks: Sequence[Ask], limits: Limits, now: Callable[[], datetime], owners: Owners | None
+        self,
+        limits: Limits,
+        now: Callable[[], datetime],
+        lines: Mapping[int, Line],
+        owners: Owners | None,
     ) -> None:
         self.limits = limits
         self.now = now
+        self.lines = lines
         self.owners = owners
-        self.selector = selectors.DefaultSelector()
-        self.asks = asks
-        self.attempts: list[_Attempt] = []
+        self.epoll = select.epoll()
+        self.active: dict[int, _Attempt] = {}
+        # All attempts have the same time for a phase, so the order of beginning is that of the deadlines.
+        self.connecting: deque[_Attempt] = deque()
+        self.talking: deque[_Attempt] = deque()
+        self.finished: deque[_Attempt] = deque()
+        self.held: list[_Attempt] = []
+        self.pace = Pace(limits.concurrency)
+        self.end = None if limits.total is None else monotonic() + limits.total
 
-    def run(self) -> list[Observation]:
-        try:
-            for index, ask in enumerate(self.asks):
-                self.attempts.append(self._begin(index, ask))
-            while waiting := [one for one in self.attempts if one.done is None]:
-                left = min(one.deadline for one in waiting) - monotonic()
-                for key, _ in self.selector.select(max(0.0, left)):
-                    self._advance(key.data)
-                for one in waiting:
-                    if one.done is None and monotonic() >= one.deadline:
-                        slow = one.phase is _Phase.CONNECT
-                        fault = HandshakeFault.BLOCKED if slow else HandshakeFault.STALLED
-                        what = "no connection" if slow else "the handshake did not end"
-                        limit = self.limits.connect if slow else self.limits.handshake
-                        self._fail(one, fault, f"{what} within {limit:g} s")
-            return self._owned()
-        finally:
-            for one in self.attempts:
+    def close(self) -> None:
+        for one in (*self.active.values(), *self.held):
+            if one.socket is not None:
                 one.socket.close()
-            self.selector.close()
+        self.epoll.close()
 
-    def _begin(self, index: int, ask: Ask) -> _Attempt:
+    def run(self, asks: Iterator[tuple[int, Ask]]) -> Iterator[tuple[int, Observation]]:
+        more = True
+        while more or self.active or self.finished or self.held:
+            if more:
+                more = self._fill(asks)
+            if self.active:
+                for descriptor, _ in self.epoll.poll(self._patience()):
+                    attempt = self.active.get(descriptor)
+                    if attempt is not None:
+                        self._advance(attempt)
+            self._expire()
+            if self.held and (len(self.held) >= _OWNERS_AT_ONCE or not self.active):
+                self._identify()
+            while self.finished:
+                one = self.finished.popleft()
+                assert one.done is not None  # noqa: S101 - narrows the type
+                yield one.index, one.done
+
+    def _fill(self, asks: Iterator[tuple[int, Ask]]) -> bool:
+        """Begin as many as may run; False when there are no more."""
+        room = self.pace.room(len(self.active), monotonic())
+        for _ in range(min(room, _STARTS_A_TURN)):
+            following = next(asks, None)
+            if following is None:
+                return False
+            self._begin(*following)
+        return True
+
+    def _patience(self) -> float:
+        ends = [queue[0].deadline for queue in (self.connecting, self.talking) if queue]
+        if self.end is not None:
+            ends.append(self.end)
+        return max(0.0, min(ends) - monotonic())
+
+    def _expire(self) -> None:
+        """Fail what is out of time; what ended or went on otherwise leaves the queues here, too."""
+        at = monotonic()
+        over = self.end is not None and at >= self.end
+        for queue, connecting in ((self.connecting, True), (self.talking, False)):
+            while queue:
+                first = queue[0]
+                here = first.done is None and (first.phase is _Phase.CONNECT) is connecting
+                if here and not over and first.deadline > at:
+                    break
+                queue.popleft()
+                if here:
+                    self._late(first, "before the time for all was over" if over else "")
+
+    def _late(self, attempt: _Attempt, when: str) -> None:
+        connecting = attempt.phase is _Phase.CONNECT
+        fault = HandshakeFault.BLOCKED if connecting else HandshakeFault.STALLED
+        what = {
+            _Phase.CONNECT: "no connection",
+            _Phase.DIALOGUE: "the dialogue before TLS did not end",
+            _Phase.HANDSHAKE: "the handshake did not end",
+        }[attempt.phase]
+        limit = self.limits.connect if connecting else self.limits.handshake
+        self._fail(attempt, fault, f"{what} {when or f'within {limit:g} s'}")
+
+    def _begin(self, index: int, ask: Ask) -> None:
         begun = monotonic()
-        address, port = ask.endpoint.address, ask.endpoint.port
-        opened = _socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-        attempt = _Attempt(index, ask, self.now(), begun, opened, begun + self.limits.connect)
-        if not _is_address(address):
-            # A name would be looked up here, for as long as that takes; "" would be this host.
-            self._fail(attempt, HandshakeFault.NAME, f"no address: {escape(address) or 'empty'}")
-            return attempt
-        try:
-            status = opened.connect_ex((address, port))
-        except OSError as error:
-            self._fail(attempt, HandshakeFault.BLOCKED, escape(str(error)))
-            return attempt
-        if status in (0, errno.EINPROGRESS):
-            self.selector.register(opened, selectors.EVENT_WRITE, attempt)
-        else:
-            self._fail(attempt, _connect_fault(status), errno.errorcode.get(status, str(status)))
-        return attempt
+        attempt = _Attempt(index, ask, self.now(), begun, None, begun + self.limits.connect)
+        if self.end is not None and begun >= self.end:
+            self._fail(attempt, HandshakeFault.STALLED, "not begun: the time for all was over")
+            return
+        line = self.lines.get(index)
+        if line is not None:
+            attempt.socket, attempt.worker = line.socket, line.worker
+            self._enter(attempt, line.socket)
+            self._connected(attempt)
+            return
+        found = opened(ask.endpoint)
+        if not isinstance(found, socket.socket):
+            self._fail(attempt, *found)
+            return
+        attempt.socket = found
+        self._enter(attempt, found)
+        self.connecting.append(attempt)
+        self._wait(attempt, select.EPOLLOUT)
+
+    def _enter(self, attempt: _Attempt, opened_socket: socket.socket) -> None:
+        self.active[opened_socket.fileno()] = attempt
+        self.pace.began(attempt.index, attempt.begun)
 
     def _advance(self, attempt: _Attempt) -> None:
-        if attempt.done is not None:
-            return
         if attempt.phase is _Phase.CONNECT:
-            status = attempt.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if status:
-                self._fail(attempt, _connect_fault(status), errno.errorcode.get(status, str(status)))
+            self._connect(attempt)
+            return
+        data = b""
+        if not attempt.unsent:
+            received = self._receive(attempt)
+            if received is None:
                 return
-            try:
-                attempt.connection = _connection(attempt)
-            except _CannotPin as error:
-                self._fail(attempt, HandshakeFault.ALERT, str(error))
-                return
-            except UnicodeError:
-                name = escape(attempt.ask.endpoint.server_name)
-                self._fail(attempt, HandshakeFault.NAME, f"{name} cannot be sent as a server name")
-                return
-            attempt.phase = _Phase.HANDSHAKE
-            attempt.deadline = monotonic() + self.limits.handshake
-            data = b""
-        elif attempt.unsent:
-            data = b""
+            data = received
+        if attempt.phase is _Phase.DIALOGUE:
+            self._converse(attempt, data)
         else:
+            self._step(attempt, data)
+
+    def _connect(self, attempt: _Attempt) -> None:
+        assert attempt.socket is not None  # noqa: S101 - narrows the type
+        status = attempt.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if status:
+            self._fail(attempt, connect_fault(status), errno.errorcode.get(status, str(status)))
+            return
+        self.pace.connected(attempt.socket)
+        self._connected(attempt)
+
+    def _connected(self, attempt: _Attempt) -> None:
+        attempt.deadline = monotonic() + self.limits.handshake
+        self.talking.append(attempt)
+        protocol = attempt.ask.endpoint.starttls
+        if protocol is None:
+            self._begin_tls(attempt)
+            return
+        attempt.phase = _Phase.DIALOGUE
+        attempt.dialogue = dialogue(protocol)
+        attempt.unsent = next(attempt.dialogue)
+        self._send(attempt)
+
+    def _converse(self, attempt: _Attempt, data: bytes) -> None:
+        """Go on with the dialogue before TLS."""
+        assert attempt.dialogue is not None  # noqa: S101 - narrows the type
+        if data:
             try:
-                data = attempt.socket.recv(_TURN)
-            except BlockingIOError:
+                attempt.unsent = attempt.dialogue.send(data)
+            except StopIteration:
+                self._begin_tls(attempt)
                 return
-            except OSError as error:
-                self._closed(attempt, errno.errorcode.get(error.errno or 0, type(error).__name__))
+            except NoStartTls as error:
+                self._fail(attempt, HandshakeFault.NO_STARTTLS, str(error))
                 return
-            if not data:
-                self._closed(attempt, "unexpected end")
-                return
-            attempt.received += len(data)
-            if attempt.received > MAX_RECEIVED:
-                text = f"{attempt.received} bytes came and the handshake did not end"
-                self._fail(attempt, HandshakeFault.ALERT, text)
-                return
-        self._step(attempt, data)
+        self._send(attempt)
+
+    def _begin_tls(self, attempt: _Attempt) -> None:
+        attempt.phase = _Phase.HANDSHAKE
+        try:
+            attempt.connection = tls.connection(attempt.ask, attempt.staple)
+        except tls.CannotPin as error:
+            self._fail(attempt, HandshakeFault.ALERT, str(error))
+            return
+        except UnicodeError:
+            name = escape(attempt.ask.endpoint.server_name)
+            self._fail(attempt, HandshakeFault.NAME, f"{name} cannot be sent as a server name")
+            return
+        self._step(attempt, b"")
+
+    def _receive(self, attempt: _Attempt) -> bytes | None:
+        """Read one turn; None when there is nothing, or when the attempt is over."""
+        assert attempt.socket is not None  # noqa: S101 - narrows the type
+        try:
+            data = attempt.socket.recv(tls.TURN)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            self._closed(attempt, errno.errorcode.get(error.errno or 0, type(error).__name__))
+            return None
+        if not data:
+            self._closed(attempt, "unexpected end")
+            return None
+        attempt.received += len(data)
+        if attempt.received > MAX_RECEIVED:
+            text = f"{attempt.received} bytes came and the handshake did not end"
+            self._fail(attempt, HandshakeFault.ALERT, text)
+            return None
+        return data
 
     def _step(self, attempt: _Attempt, data: bytes) -> None:
         """Give OpenSSL what came, and the peer what OpenSSL makes of it."""
@@ -224,9 +320,16 @@ class _Batch:
         except SSL.WantReadError:
             pass
         except SSL.Error as error:
-            failed = _tls_fault(error)
+            failed = tls.fault(error)
+        attempt.unsent += tls.produced(connection)
+        # The last flight is small and the peer's answer to it is of no interest: sent, it is done.
+        self._send(attempt, failed)
+        if attempt.done is None and ended and not attempt.unsent:
+            self._complete(attempt)
+
+    def _send(self, attempt: _Attempt, failed: tuple[HandshakeFault, str] | None = None) -> None:
+        assert attempt.socket is not None  # noqa: S101 - narrows the type
         try:
-            attempt.unsent += _produced(connection)
             if attempt.unsent:
                 attempt.unsent = attempt.unsent[attempt.socket.send(attempt.unsent) :]
         except BlockingIOError:
@@ -236,17 +339,22 @@ class _Batch:
             failed = failed or (HandshakeFault.RESET, f"closed during the handshake ({text})")
         if failed:
             self._fail(attempt, *failed)
-        elif ended and not attempt.unsent:
-            self._complete(attempt)
         else:
-            self._wait(attempt, selectors.EVENT_WRITE if attempt.unsent else selectors.EVENT_READ)
+            self._wait(attempt, select.EPOLLOUT if attempt.unsent else select.EPOLLIN)
 
     def _wait(self, attempt: _Attempt, events: int) -> None:
-        if self.selector.get_key(attempt.socket).events != events:
-            self.selector.modify(attempt.socket, events, attempt)
+        assert attempt.socket is not None  # noqa: S101 - narrows the type
+        if attempt.events == events:
+            return
+        if attempt.events:
+            self.epoll.modify(attempt.socket, events)
+        else:
+            self.epoll.register(attempt.socket, events)
+        attempt.events = events
 
     def _closed(self, attempt: _Attempt, why: str) -> None:
-        self._fail(attempt, HandshakeFault.RESET, f"closed during the handshake ({why})")
+        what = "dialogue before TLS" if attempt.phase is _Phase.DIALOGUE else "handshake"
+        self._fail(attempt, HandshakeFault.RESET, f"closed during the {what} ({why})")
 
     def _complete(self, attempt: _Attempt) -> None:
         connection = attempt.connection
@@ -261,156 +369,55 @@ class _Batch:
         if staple is not None and len(staple) > MAX_STAPLE:
             self._fail(attempt, HandshakeFault.ALERT, f"a staple of {len(staple)} bytes is refused unread")
             return
-        self.selector.unregister(attempt.socket)
         attempt.done = Observation(
             attempt.ask,
             attempt.at,
             monotonic() - attempt.begun,
             connection.get_protocol_version_name(),
-            tuple(one.public_bytes(serialization.Encoding.DER) for one in chain),
+            tuple(one.public_bytes(Encoding.DER) for one in chain),
             staple,
+            attempt.worker,
         )
-        if self.owners is None:
-            attempt.socket.close()
+        self.pace.completed()
+        self._end(attempt)
 
     def _fail(self, attempt: _Attempt, fault: HandshakeFault, detail: str) -> None:
-        if attempt.socket.fileno() in self.selector.get_map():
-            self.selector.unregister(attempt.socket)
-        attempt.socket.close()
+        seconds = monotonic() - attempt.begun
         attempt.done = Observation(
-            attempt.ask, attempt.at, monotonic() - attempt.begun, fault=fault, detail=detail
+            attempt.ask, attempt.at, seconds, worker=attempt.worker, fault=fault, detail=detail
         )
+        self._end(attempt)
 
-    def _owned(self) -> list[Observation]:
-        done = [one.done for one in self.attempts if one.done is not None]
-        if self.owners is None:
-            return done
-        opened = [one for one in self.attempts if one.done is not None and one.done.fault is None]
+    def _end(self, attempt: _Attempt) -> None:
+        attempt.connection = attempt.dialogue = None
+        assert attempt.done is not None  # noqa: S101 - narrows the type
+        if attempt.socket is not None:
+            self.active.pop(attempt.socket.fileno(), None)
+            self.pace.ended(attempt.index)
+            if self.owners is not None and attempt.done.fault is None and attempt.worker is None:
+                if attempt.events:
+                    self.epoll.unregister(attempt.socket)
+                self.held.append(attempt)
+                return
+            attempt.socket.close()
+        self.finished.append(attempt)
+
+    def _identify(self) -> None:
+        """Ask once who owns the other ends of the connections that are held, and let them go."""
+        assert self.owners is not None  # noqa: S101 - narrows the type
         pairs: list[SocketPair] = []
-        for one in opened:
+        for one in self.held:
+            assert one.socket is not None  # noqa: S101 - narrows the type
             here, there = one.socket.getsockname(), one.socket.getpeername()
             pairs.append(((here[0], here[1]), (there[0], there[1])))
-        workers = dict(zip((one.index for one in opened), self.owners(pairs), strict=True)) if pairs else {}
-        return [_with_worker(one, workers.get(index)) for index, one in enumerate(done)]
+        for one, worker in zip(self.held, self.owners(pairs), strict=True):
+            assert one.socket is not None  # noqa: S101 - narrows the type
+            assert one.done is not None  # noqa: S101 - narrows the type
+            one.socket.close()
+            one.done = _with_worker(one.done, worker)
+            self.finished.append(one)
+        self.held = []
 
 
 def _with_worker(seen: Observation, worker: int | None) -> Observation:
-    return Observation(
-        seen.ask,
-        seen.at,
-        seen.seconds,
-        seen.protocol,
-        seen.chain,
-        seen.staple,
-        worker,
-        seen.fault,
-        seen.detail,
-    )
-
-
-class _CannotPin(Exception):
-    """The installed pyOpenSSL has no way to ask for that key type."""
-
-
-def _connection(attempt: _Attempt) -> SSL.Connection:
-    ask = attempt.ask
-    connection = SSL.Connection(_context(ask.tls, ask.key_type), None)
-    # The callback finds its own box here: an exception or a shared list would reach another connection.
-    connection.set_app_data(attempt.staple)
-    name = ask.endpoint.server_name
-    if name and not _is_address(name):
-        connection.set_tlsext_host_name(_sni(name))
-    connection.request_ocsp()
-    connection.set_connect_state()
-    return connection
-
-
-def _sni(name: str) -> bytes:
-    """Encode a server name (RFC 6066 section 3: A-labels, no trailing dot); UnicodeError when it is none."""
-    encoded = name.removesuffix(".").encode("idna")
-    if len(encoded) > _MAX_NAME or not encoded.decode().isprintable():
-        raise UnicodeError("no host name")
-    return encoded
-
-
-def _produced(connection: SSL.Connection) -> bytes:
-    try:
-        return connection.bio_read(_TURN)
-    except SSL.WantReadError:
-        return b""
-
-
-def _socket(family: int) -> socket.socket:
-    kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    try:
-        return socket.socket(family, kind)
-    except OSError as error:
-        if error.errno == errno.EAFNOSUPPORT and family == socket.AF_INET6:
-            # A host without IPv6: on this one every IPv6 address fails by itself.
-            return socket.socket(socket.AF_INET, kind)
-        raise StapleguardError(
-            f"cannot open a socket: {error.strerror}", "allow this process more open files (ulimit -n)"
-        ) from error
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-@functools.cache
-def _context(tls: TlsVersion | None, key_type: KeyType | None) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    if tls is not None:
-        context.set_min_proto_version(_VERSIONS[tls])
-        context.set_max_proto_version(_VERSIONS[tls])
-    if key_type is not None:
-        context.set_cipher_list(_CIPHERS[key_type])
-        # The aECDSA suites of TLS 1.2 are those of EdDSA too (RFC 8422 section 5.10).
-        if tls is not TlsVersion.TLS1_2 or key_type is KeyType.EDDSA:
-            _pin_signature_algorithms(context, _SIGALGS[key_type])
-    context.set_ocsp_client_callback(_keep_staple)
-    return context
-
-
-def _pin_signature_algorithms(context: SSL.Context, names: bytes) -> None:
-    """Ask for one key type under TLS 1.3; pyOpenSSL wraps no call for it, the binding beneath has one."""
-    lib = getattr(SSL, "_lib", None)
-    pin = getattr(lib, "SSL_CTX_set1_sigalgs_list", None)
-    raw = getattr(context, "_context", None)
-    if pin is None or raw is None or pin(raw, names) != 1:
-        raise _CannotPin("this pyOpenSSL cannot pin the key type under TLS 1.3")
-
-
-def _keep_staple(connection: SSL.Connection, staple: bytes, _data: object) -> bool:
-    """Keep what came; raising or returning False here would abort this or another handshake."""
-    box = connection.get_app_data()
-    if isinstance(box, list):
-        box.append(staple)
-    return True
-
-
-def _connect_fault(status: int) -> HandshakeFault:
-    if status == errno.ECONNREFUSED:
-        return HandshakeFault.REFUSED
-    if status == errno.ECONNRESET:
-        return HandshakeFault.RESET
-    return HandshakeFault.BLOCKED
-
-
-def _tls_fault(error: SSL.Error) -> tuple[HandshakeFault, str]:
-    reasons = (
-        [str(entry[-1]) for entry in error.args[0]] if error.args and isinstance(error.args[0], list) else []
-    )
-    text = escape("; ".join(reasons) or "the handshake failed")
-    plain = ("wrong version number", "http request", "packet length too long", "unknown protocol")
-    if any(mark in reason for reason in reasons for mark in plain):
-        return HandshakeFault.NOT_TLS, f"what answers is not TLS ({text})"
-    if any("unexpected eof" in reason for reason in reasons):
-        return HandshakeFault.RESET, f"closed during the handshake ({text})"
-    return HandshakeFault.ALERT, text
+    return replace(seen, worker=worker)

@@ -1,0 +1,14 @@
+"""How responders and AIA hosts may be spoken to; apart from `fetch` because that one takes long to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPolicy:
+    """`timeout` in seconds for everything together; CIDRs allowed although special; proxy URL ('' = none)."""
+
+    timeout: float = 15.0
+    allow_addresses: tuple[str, ...] = ()
+    proxy: str = ""
