@@ -7,13 +7,18 @@ already, `journal` the way to journald.
 
 from __future__ import annotations
 
+from stapleguard.host.accepting import accepting
 from stapleguard.host.clock import Clock, SystemClock
 from stapleguard.host.commands import PATH, Child, Completed, run, with_bind
 from stapleguard.host.journal import Delivery, journal_send
 from stapleguard.host.proc import (
     Process,
+    accepted,
     children,
+    holders,
     listeners,
+    listeners_among,
+    named,
     owners,
     process,
     processes,
@@ -30,9 +35,14 @@ __all__ = [
     "Delivery",
     "Process",
     "SystemClock",
+    "accepted",
+    "accepting",
     "children",
+    "holders",
     "journal_send",
     "listeners",
+    "listeners_among",
+    "named",
     "owners",
     "process",
     "processes",

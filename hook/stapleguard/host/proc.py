@@ -18,6 +18,7 @@ from typing import Final
 _PROC: Final = Path("/proc")
 _SYSTEMD: Final = Path("/run/systemd/system")
 _LISTEN: Final = "0A"
+_NOT_ACCEPTED: Final = "0"
 _DELETED: Final = " (deleted)"
 
 
@@ -65,8 +66,10 @@ def children(pid: int) -> tuple[Process, ...]:
     """List the direct children of a process."""
     found: list[Process] = []
     for candidate in _pids():
-        with suppress(OSError, KeyError):
-            if int(_status(candidate)["PPid"]) == pid and (child := process(candidate)) is not None:
+        with suppress(OSError, ValueError, IndexError):
+            # proc(5): pid (comm) state ppid ...; comm may hold anything, so what counts is behind its end.
+            stat = (_PROC / str(candidate) / "stat").read_bytes().rpartition(b")")[2].split(None, 2)
+            if int(stat[1]) == pid and (child := process(candidate)) is not None:
                 found.append(child)
     return tuple(found)
 
@@ -118,9 +121,25 @@ def service_in(groups: str) -> str | None:
 
 def listeners(port: int) -> frozenset[int]:
     """Find who listens on a TCP port, IPv4 or IPv6, in this network namespace: every holder of the socket."""
+    return listeners_among(port, _pids())
+
+
+def listeners_among(port: int, candidates: Sequence[int]) -> frozenset[int]:
+    """Tell which of the `candidates` hold a socket that listens on a TCP port; see `listeners`."""
     wanted = f":{port:04X}"
     sockets = {inode for local, _, state, inode in _sockets() if state == _LISTEN and local.endswith(wanted)}
-    return frozenset(pid for pid in _pids() if sockets and not sockets.isdisjoint(_held(pid)))
+    return frozenset(pid for pid in candidates if sockets and not sockets.isdisjoint(_held(pid)))
+
+
+def named(programs: frozenset[str]) -> tuple[Process, ...]:
+    """List the processes that run one of these programs, by the kernel's short name (15 octets)."""
+    found: list[Process] = []
+    for pid in _pids():
+        with suppress(OSError):
+            name = (_PROC / str(pid) / "comm").read_text("utf-8", "replace").strip()
+            if name in programs and (one := process(pid)) is not None:
+                found.append(one)
+    return tuple(found)
 
 
 def owners(
@@ -130,24 +149,38 @@ def owners(
 
     `pairs` are (our address, peer address) of TCP connections that we made to this host, as
     getsockname() and getpeername() give them; the answer has one entry for each: the one of
-    `candidates` that holds the accepted socket, None when no candidate does. The kernel's table is
-    read once however many pairs there are.
+    `candidates` that holds the accepted socket, None when no candidate does.
+    """
+    return holders(accepted(pairs), candidates)
+
+
+def accepted(pairs: Sequence[tuple[tuple[str, int], tuple[str, int]]]) -> list[str | None]:
+    """Name the accepted socket (its inode) of each of our own open connections to this host.
+
+    None while nobody has accepted it, and for a connection that ends on another host. The kernel's table
+    is read once however many pairs there are.
     """
     wanted = {
         (theirs, ours): index
         for index, (our_end, their_end) in enumerate(pairs)
         for ours, theirs in zip(_spellings(*our_end), _spellings(*their_end), strict=False)
     }
-    sockets: dict[str, int] = {}
+    found: list[str | None] = [None] * len(pairs)
     for local, remote, _, inode in _sockets():
         index = wanted.get((local, remote))
-        if index is not None:  # its inode is 0, which nobody holds, until it is accepted
-            sockets[inode] = index
-    answer: list[int | None] = [None] * len(pairs)
+        if index is not None and inode != _NOT_ACCEPTED:
+            found[index] = inode
+    return found
+
+
+def holders(sockets: Sequence[str | None], candidates: Sequence[int]) -> list[int | None]:
+    """Tell which of the `candidates` holds each socket; None where none of them does."""
+    wanted = {inode for inode in sockets if inode is not None}
+    holder: dict[str, int] = {}
     for pid in candidates:
-        for inode in _held(pid) & sockets.keys():
-            answer[sockets[inode]] = pid
-    return answer
+        for inode in _held(pid) & wanted:
+            holder[inode] = pid
+    return [holder.get(inode) if inode is not None else None for inode in sockets]
 
 
 def _spellings(address: str, port: int) -> tuple[str, ...]:
@@ -177,12 +210,20 @@ def _sockets() -> Iterator[tuple[str, str, str, str]]:
 def _held(pid: int) -> frozenset[str]:
     """Collect the inodes of the sockets that a process has open."""
     found: set[str] = set()
-    with suppress(OSError), os.scandir(_PROC / str(pid) / "fd") as entries:
-        for entry in entries:
+    try:
+        directory = os.open(f"{_PROC}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return frozenset()
+    try:
+        for name in os.listdir(directory):  # noqa: PTH208 - pathlib takes no descriptor
             with suppress(OSError):
-                link = str(Path(entry.path).readlink())
+                link = os.readlink(name, dir_fd=directory)
                 if link.startswith("socket:["):
                     found.add(link[8:-1])
+    except OSError:  # it ended meanwhile
+        return frozenset(found)
+    finally:
+        os.close(directory)
     return frozenset(found)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -43,6 +44,8 @@ __all__ = ["MAX_RESPONSE", "SKEW", "Acceptance", "Judgement", "Rules", "Sha1", "
 SKEW: Final = timedelta(minutes=5)
 """How far thisUpdate and producedAt may lie ahead of our clock; nextUpdate gets no grace."""
 
+_FOREVER: Final = datetime.max.replace(tzinfo=UTC)
+_INSTANT: Final = timedelta(microseconds=1)
 _AGEING: Final = timedelta(hours=12)
 _TOO_OLD: Final = timedelta(days=7)
 _NEAR: Final = timedelta(hours=8)
@@ -91,7 +94,8 @@ class Judgement:
     """What a response is worth for one certificate at one time.
 
     `status` is None when no entry is about the certificate, and otherwise what the (worst) entry
-    claims, even in a response that was rejected and so proves nothing.
+    claims, even in a response that was rejected and so proves nothing. `holds_until` is when the same
+    bytes may first be worth something else, for no other reason than the time (UTC).
     """
 
     status: CertStatus | None
@@ -102,6 +106,7 @@ class Judgement:
     produced_at: datetime | None
     responder: str | None
     sha256: str
+    holds_until: datetime = _FOREVER
 
     @property
     def half_life(self) -> datetime | None:
@@ -181,6 +186,7 @@ def judge(
 
     # 11. Acceptable, and yet: what servers and clients will stumble over.
     verdict.add(_outlook(entries, leaf, now))
+    verdict.holds_until = _next_turn(candidates, entries, answer.produced_at, rules, now)
     return verdict.judged()
 
 
@@ -193,6 +199,7 @@ class _Draft:
     answer: Answer | None = None
     entry: Entry | None = None
     faults: list[Fault] = field(default_factory=list)
+    holds_until: datetime = _FOREVER
 
     def add(self, faults: Iterable[Fault]) -> None:
         """Take up faults that are not there yet (duplicate entries repeat theirs)."""
@@ -217,6 +224,7 @@ class _Draft:
             produced_at=self.answer.produced_at if self.answer else None,
             responder=self.answer.responder if self.answer else None,
             sha256=self.sha256,
+            holds_until=self.holds_until,
         )
 
     def _finding(self, fault: Fault) -> Finding:
@@ -294,6 +302,33 @@ def _times(entry: Entry, produced_at: datetime, now: datetime, rules: Rules) -> 
         severity = Severity.WARNING if age > _AGEING else Severity.INFO
         why = f"there is no nextUpdate; thisUpdate was {_shown(this)}"
         yield fault(Code.OCSP_NO_NEXT_UPDATE, why, severity)
+
+
+def _next_turn(
+    signers: Iterable[x509.Certificate],
+    entries: Iterable[Entry],
+    produced_at: datetime,
+    rules: Rules,
+    now: datetime,
+) -> datetime:
+    """Find the first moment after `now` at which a rule about time, or a warning, may change its mind."""
+    limit = _TOO_OLD if rules.max_age is None else timedelta(seconds=rules.max_age)
+    zero = timedelta(0)
+    turns = [(produced_at, -SKEW)]
+    for signer in signers:
+        turns += [(signer.not_valid_before_utc, zero), (signer.not_valid_after_utc, zero)]
+    for entry in entries:
+        turns += [(entry.this_update, after) for after in (-SKEW, _AGEING, limit)]
+        if entry.next_update is not None:
+            near = min((entry.next_update - entry.this_update) / 4, _NEAR)
+            turns += [(entry.next_update, zero), (entry.next_update, -near)]
+    following = _FOREVER
+    for moment, after in turns:
+        for instant in (zero, _INSTANT):  # some rules turn at the moment itself, some right after it
+            with suppress(OverflowError):
+                turn = moment + after + instant
+                following = min(following, turn) if turn > now else following
+    return following
 
 
 def _shown(moment: datetime) -> str:
