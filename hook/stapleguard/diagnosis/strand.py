@@ -1,35 +1,20 @@
-"""From what was seen to what it means: settled or not, the findings, the cause, the verdict, whether to undo.
-
-Pure: judged sightings in, decisions out. The engine gathers and obeys.
-"""
+"""What was seen of one endpoint with one key type, and what it means by itself."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, assert_never
 
 from stapleguard.finding import Code, Finding, criticals, find
-from stapleguard.model import (
-    Endpoint,
-    HandshakeFault,
-    Json,
-    KeyType,
-    LeafFacts,
-    Observation,
-    Severity,
-    Verdict,
-)
+from stapleguard.model import Endpoint, HandshakeFault, Json, KeyType, LeafFacts, Observation, TlsVersion
 from stapleguard.ocsp import Acceptance, Judgement
 
 ASSUMED_WORKERS: Final = 4
 """How many workers a server is held to have where nobody can tell; stated in the report as `statistical`."""
-NEAR_EXPIRY: Final = timedelta(days=1)
-"""A previous certificate with less life than this is nothing to go back to (promise I5)."""
 
 
 class Need(Enum):
@@ -83,7 +68,11 @@ class Workers:
 
 @dataclass(frozen=True, slots=True)
 class Strand:
-    """All that was seen of one endpoint with one key type, oldest first; `workers` are the serving pids."""
+    """All that was seen of one endpoint with one key type, oldest first.
+
+    `workers` are the serving processes where this host can tell them apart. Elsewhere `confidence` is what
+    is wanted, and `assumed` how many workers there are held to be.
+    """
 
     endpoint: Endpoint
     key_type: KeyType | None
@@ -92,6 +81,7 @@ class Strand:
     sightings: tuple[Sighting, ...]
     workers: frozenset[int] | None = None
     confidence: float = 0.99
+    assumed: int = ASSUMED_WORKERS
 
     @property
     def last(self) -> Sighting | None:
@@ -108,6 +98,12 @@ class Strand:
             if worker is not None and (self.workers is None or worker in self.workers):
                 latest[worker] = one
         return latest
+
+    @property
+    def latest_by_version(self) -> Mapping[TlsVersion, Sighting]:
+        """The newest sighting of each protocol version that was asked for by itself."""
+        pinned = (one for one in self.sightings if one.observation.ask.tls is not None)
+        return {one.observation.ask.tls: one for one in pinned if one.observation.ask.tls is not None}
 
     def good(self, sighting: Sighting) -> bool:
         """Whether one sighting shows all that is wanted."""
@@ -138,7 +134,7 @@ class Strand:
             latest = self.latest_by_worker
             stapled = sum(1 for one in latest.values() if one.good_staple)
             return Workers(len(latest), stapled, len(self.workers), Method.EXACT, 1.0)
-        confidence = confidence_of(self.run, ASSUMED_WORKERS)
+        confidence = confidence_of(self.run, self.assumed)
         return Workers(0, 0, None, Method.STATISTICAL, confidence)
 
     @property
@@ -154,10 +150,17 @@ class Strand:
         """Whether all that is wanted was seen, from every worker."""
         if not self.sightings or not self.good(self.sightings[-1]):
             return False
+        if not all(self.good(one) for one in self.latest_by_version.values()):
+            return False
         if self.workers:
             latest = self.latest_by_worker
             return len(latest) == len(self.workers) and all(self.good(one) for one in latest.values())
-        return self.run >= handshakes_needed(ASSUMED_WORKERS, self.confidence)
+        return self.run >= self.wanted
+
+    @property
+    def wanted(self) -> int:
+        """How many good handshakes in a row are enough where workers cannot be told apart."""
+        return handshakes_needed(self.assumed, self.confidence)
 
 
 def confidence_of(run: int, workers: int) -> float:
@@ -209,6 +212,7 @@ _FAULT_CODES: Final[Mapping[HandshakeFault, Code]] = {
     HandshakeFault.STALLED: Code.SERVED_UNREACHABLE,
     HandshakeFault.NOT_TLS: Code.SERVED_TLS_FAILURE,
     HandshakeFault.ALERT: Code.SERVED_TLS_FAILURE,
+    HandshakeFault.NO_STARTTLS: Code.SERVED_TLS_FAILURE,
 }
 
 
@@ -231,6 +235,16 @@ def strand_findings(strand: Strand) -> tuple[Finding, ...]:
         )
         return tuple(found)
     return (*found, *_staple_findings(strand, where, last))
+
+
+def _version_findings(strand: Strand, where: str) -> list[Finding]:
+    """Say that a staple is missing under one protocol version, though workers send it under another."""
+    bare = [tls for tls, one in strand.latest_by_version.items() if one.observation.staple is None]
+    code = Code.STAPLE_MUST_STAPLE_UNMET if strand.must_staple else Code.STAPLE_ABSENT
+    return [
+        find(code, where, f"{where} sends no staple under {tls.value}", evidence={"protocol": tls.value})
+        for tls in bare
+    ]
 
 
 def _staple_findings(strand: Strand, where: str, last: Sighting) -> list[Finding]:
@@ -270,7 +284,7 @@ def _staple_findings(strand: Strand, where: str, last: Sighting) -> list[Finding
         found += [one for one in judgement.findings if one not in found]
     bare = len(latest) - len(present)
     if bare == 0:
-        return found
+        return [*found, *_version_findings(strand, where)]
     counts: dict[str, Json] = {"workers_unstapled": bare, "workers_seen": len(latest)}
     if present:
         text = f"{bare} of {len(latest)} workers of {where} send no staple"
@@ -284,160 +298,3 @@ def _staple_findings(strand: Strand, where: str, last: Sighting) -> list[Finding
         )
         found.append(find(Code.STAPLE_MUST_STAPLE_UNMET, where, text, evidence=counts))
     return found
-
-
-_CAUSE_RANK: Final[tuple[str, ...]] = (
-    "host.",
-    "material.",
-    "server.config-invalid",
-    "server.not-running",
-    "server.reload-not-taken",
-    "server.unsupported",
-    "server.variable-certificate",
-    "server.stapling-disabled",
-    "server.issuer-missing",
-    "ocsp.revoked",
-    "dns.",
-    "net.",
-    "responder.",
-    "ocsp.",
-    "server.responder-unresolvable-at-load",
-    "server.resolver-missing",
-    "server.resolver-broken",
-    "server.trust-missing",
-    "server.blocked-only",
-    "server.",
-    "served.",
-    "staple.",
-)
-
-
-def cause_of(findings: Iterable[Finding]) -> Code | None:
-    """Return the code of the most probable root: what lies nearest the beginning of the chain of events.
-
-    A critical finding comes before a warning; an info is never a cause.
-    """
-
-    def rank(found: Finding) -> tuple[int, int]:
-        place = next(
-            (i for i, start in enumerate(_CAUSE_RANK) if found.code.value.startswith(start)), len(_CAUSE_RANK)
-        )
-        return (0 if found.critical else 1, place)
-
-    ranked = sorted((found for found in findings if found.severity is not Severity.INFO), key=rank)
-    return ranked[0].code if ranked else None
-
-
-BREAKING: Final = frozenset(
-    {
-        Code.SERVER_SERVES_BAD_STAPLE,
-        Code.STAPLE_MUST_STAPLE_UNMET,
-        Code.SERVED_TLS_FAILURE,
-        Code.SERVED_UNREACHABLE,
-        Code.SERVED_OLD_CERTIFICATE,
-        Code.SERVED_NOT_TRUSTED,
-        Code.SERVED_NAME_MISMATCH,
-        Code.SERVED_CHAIN_INCOMPLETE,
-        Code.SERVER_CONFIG_INVALID,
-        Code.SERVER_RELOAD_NOT_TAKEN,
-    }
-)
-"""Findings after a publish that real clients suffer from: worth going back for, where that helps."""
-
-MISSING: Final = frozenset({Code.STAPLE_ABSENT, Code.SERVER_WORKER_UNSTAPLED})
-"""A staple is missing though nothing breaks by that alone."""
-
-MAY_PASS: Final = (
-    "dns.",
-    "net.",
-    "responder.",
-    "ocsp.try-later",
-    "ocsp.unauthorized",
-    "ocsp.unknown",
-    "ocsp.internal-error",
-)
-"""Causes that a fresh certificate's responder may grow out of by itself."""
-
-
-def may_pass(code: Code | None) -> bool:
-    """Whether waiting alone may cure this cause (design: a fresh certificate's responder may lag)."""
-    return (
-        code is not None and code.value.startswith(MAY_PASS) and code is not Code.RESPONDER_FORBIDDEN_ADDRESS
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Previous:
-    """What is known of the generation to go back to; `staple_until` is the end of its staple file, if any."""
-
-    leaf: LeafFacts
-    served_before: bool
-    staple_until: datetime | None = None
-    faults: tuple[Finding, ...] = ()
-
-
-def unique(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return the findings without repetition of code, subject and message, in order."""
-    return tuple({(one.code, one.subject, one.message): one for one in findings}.values())
-
-
-class Undo(Enum):
-    """Whether going back helps (promise I5)."""
-
-    HELPS = "helps"
-    NO_PREVIOUS = "there is no previous generation"
-    EXPIRING = "the previous certificate has expired or is about to"
-    UNFIT = "the previous generation is unfit itself"
-    SHARED = "the previous certificate would meet the same fault"
-    NOT_WANTED = "nothing that is served is broken by it"
-
-
-def undo(
-    findings: Sequence[Finding], previous: Previous | None, *, wanted: frozenset[Code], now: datetime
-) -> Undo:
-    """Decide whether the previous generation is put back; `wanted` are the codes policy goes back for."""
-    if not any(found.code in wanted and found.severity is not Severity.INFO for found in findings):
-        return Undo.NOT_WANTED
-    if previous is None:
-        return Undo.NO_PREVIOUS
-    if previous.leaf.not_after - now < NEAR_EXPIRY:
-        return Undo.EXPIRING
-    if criticals(previous.faults):
-        return Undo.UNFIT
-    needs_staple = bool(previous.leaf.ocsp_urls) and previous.leaf.must_staple
-    cause = cause_of(findings)
-    if needs_staple and may_pass(cause) and (previous.staple_until is None or previous.staple_until <= now):
-        return Undo.SHARED
-    return Undo.HELPS
-
-
-def verdict_of(findings: Sequence[Finding], strands: Sequence[Strand]) -> Verdict:
-    """Return the verdict of a proof alone: verified, not-applicable, degraded or inconclusive."""
-    reached = [
-        strand for strand in strands if strand.last is not None and strand.last.observation.fault is None
-    ]
-    if not reached:
-        return Verdict.INCONCLUSIVE
-    if criticals(findings) or any(found.code in MISSING for found in findings):
-        return Verdict.DEGRADED
-    if all(strand.need is Need.NOT_APPLICABLE for strand in strands):
-        return Verdict.NOT_APPLICABLE
-    return Verdict.VERIFIED
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a command found out: one verdict, one cause, all findings; `extra` is of this command only."""
-
-    command: str
-    verdict: Verdict
-    cause: Code | None = None
-    findings: tuple[Finding, ...] = ()
-    strands: tuple[Strand, ...] = ()
-    extra: Mapping[str, Json] = field(default_factory=dict)
-    exit_status: int | None = None
-
-    @property
-    def status(self) -> int:
-        """The process's exit status."""
-        return int(self.verdict.exit_status) if self.exit_status is None else self.exit_status
