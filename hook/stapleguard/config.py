@@ -58,6 +58,7 @@ class Config:
     prove_quiet: float = 10.0
     handshake_timeout: float = 5.0
     confidence: float = 0.99
+    assumed_workers: int = 4
     responder_wait: float = 60.0
     responder_patience: float = 900.0
     nginx_binary: str = ""
@@ -113,6 +114,12 @@ def _seconds(value: object) -> float:
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 1000:
         raise _Bad("a whole number from 2 to 1000")
+    return value
+
+
+def _workers(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1024:
+        raise _Bad("a whole number from 1 to 1024")
     return value
 
 
@@ -231,6 +238,11 @@ SCHEMA: Final[Mapping[str, Key]] = {
     ),
     "prove.confidence": Key(
         "confidence", _confidence, "wanted confidence where the workers of a server cannot be told apart"
+    ),
+    "prove.assumed_workers": Key(
+        "assumed_workers",
+        _workers,
+        "how many workers a server is held to have where this host cannot tell",
     ),
     "responder.wait": Key(
         "responder_wait",

@@ -34,6 +34,7 @@ VALUES: dict[str, tuple[str, object, str]] = {
     "prove.quiet": ("2", 2.0, "inf"),
     "prove.handshake_timeout": ("2", 2.0, "[2]"),
     "prove.confidence": ("0.5", 0.5, "1"),
+    "prove.assumed_workers": ("16", 16, "0"),
     "responder.wait": ("2", 2.0, '""'),
     "responder.patience": ("2", 2.0, "-0.1"),
     "nginx.binary": ('"/bin/nginx"', "/bin/nginx", "1"),

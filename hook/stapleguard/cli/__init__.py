@@ -185,8 +185,9 @@ def _sources(arguments: argparse.Namespace, what: str) -> tuple[str, tuple[str, 
 
 def _check(arguments: argparse.Namespace) -> int:
     from stapleguard import diagnosis
+    from stapleguard.config import endpoint
     from stapleguard.diagnosis import Result
-    from stapleguard.engine.check import check_address, check_lineage
+    from stapleguard.engine.look import Place, check_place
 
     world = _world(arguments)
     timeout = arguments.timeout or 20.0
@@ -194,9 +195,13 @@ def _check(arguments: argparse.Namespace) -> int:
     known = {*world.state.lineages(), *world.config.lineages}
     for what in arguments.what or sorted(known):
         if what in known:
+            from stapleguard.engine.check import check_lineage
+
             results.append(check_lineage(world, what, world.config.lineage(what).sources, timeout))
         elif ":" in what:
-            results.append(check_address(world, what, arguments.sni, arguments.address, timeout))
+            host, port = endpoint(what)
+            place = Place(host, port, arguments.sni or None, tuple(arguments.address))
+            results.append(check_place(world, place, timeout))
         else:
             raise UsageError(
                 f"neither a deployed lineage nor HOST:PORT: {escape(what)}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -14,6 +15,7 @@ from stapleguard.engine.survey import Survey
 from stapleguard.engine.world import World
 from stapleguard.finding import Code, Finding, find
 from stapleguard.material import leaf_facts
+from stapleguard.model import Endpoint
 from stapleguard.servers import nginx
 
 
@@ -44,7 +46,7 @@ def expectations(generation: Generation) -> tuple[tuple[Expected, x509.Certifica
 def revive(world: World, name: str, identity: str, found: Survey) -> Revival:
     """Look at the generation `identity`: what can be told of it before it is needed."""
     instance = found.instance
-    workers = (lambda: nginx.workers(instance)) if instance is not None else (lambda: ())
+    workers: Callable[[Endpoint], Sequence[int]] = lambda _: nginx.workers(instance) if instance else ()  # noqa: E731
     if not identity:
         return Revival(None, Target(found.endpoints, (), workers))
     try:

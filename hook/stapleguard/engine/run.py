@@ -62,8 +62,10 @@ class Run:
 def target_of(found: Survey, certificates: Sequence[Certificate]) -> Target:
     """Return where these certificates are looked for, and by whom they are served."""
     instance = found.instance
-    workers = (lambda: nginx.workers(instance)) if instance is not None else (lambda: ())
-    return Target(found.endpoints, tuple(one.expected for one in certificates), workers)
+    expected = tuple(one.expected for one in certificates)
+    if instance is None:
+        return Target(found.endpoints, expected)
+    return Target(found.endpoints, expected, lambda _: nginx.workers(instance))
 
 
 def wants_file(run: Run) -> bool:

@@ -12,7 +12,7 @@ from stapleguard import config
 from stapleguard.engine.world import World
 from stapleguard.model import Endpoint
 from stapleguard.servers import Instance, Site, nginx
-from stapleguard.wire.handshake import addresses
+from stapleguard.wire.line import addresses
 
 
 class Mode(Enum):
