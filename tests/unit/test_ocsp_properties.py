@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 
 import pki
 import pytest
@@ -12,6 +13,7 @@ from cryptography.x509 import ocsp
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pki import Answer, KeyKind, make_pki
+from stapleguard.finding import Code
 from stapleguard.model import CertStatus
 from stapleguard.ocsp import Acceptance, Judgement, Rules, Sha1, judge
 
@@ -137,3 +139,35 @@ def test_well_signed_nonsense_gives_findings(
         algorithm=pki.Algorithm(pki.seq(pki.oid(algorithm), parameters), pki.ECDSA_SHA256.sign),
     )
     consistent(judged(answer.der()))
+
+
+@given(
+    st.sampled_from([DIRECT, DELEGATED, FULL]),
+    st.floats(0, 8 * 86400).map(lambda seconds: timedelta(seconds=seconds)),
+    st.floats(0, 1),
+)
+@USUAL
+def test_a_judgement_holds_for_as_long_as_it_says(der: bytes, later: timedelta, share: float) -> None:
+    of, start = P256, NOW - timedelta(hours=2) + later
+    first = judge(der, of.leaf.certificate, of.issuer.certificate, start)
+    end = min(first.holds_until, start + timedelta(days=30))
+    assert end > start
+    inside = start + (end - start) * share
+    again = judge(
+        der, of.leaf.certificate, of.issuer.certificate, min(inside, end - timedelta(microseconds=1))
+    )
+    assert [found.code for found in again.findings] == [found.code for found in first.findings]
+    assert (again.acceptance, again.holds_until) == (first.acceptance, first.holds_until)
+
+
+def test_a_judgement_turns_when_it_says() -> None:
+    of, now, turns = P256, NOW, 0
+    judgement = judge(DIRECT, of.leaf.certificate, of.issuer.certificate, now)
+    seen = [{found.code for found in judgement.findings}]
+    while judgement.holds_until < now + timedelta(days=100) and turns < 50:
+        now, turns = judgement.holds_until, turns + 1
+        judgement = judge(DIRECT, of.leaf.certificate, of.issuer.certificate, now)
+        seen.append({found.code for found in judgement.findings})
+    changes = [codes for before, codes in pairwise(seen) if before != codes]
+    assert changes[0] == {Code.STAPLE_NEAR_EXPIRY}
+    assert Code.OCSP_EXPIRED in changes[-1]

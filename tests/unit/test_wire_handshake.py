@@ -6,7 +6,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from time import monotonic
 
 import pytest
@@ -16,8 +18,8 @@ from OpenSSL import SSL, crypto
 from stapleguard.material import leaf_facts
 from stapleguard.model import Ask, Endpoint, HandshakeFault, KeyType, Observation, TlsVersion
 from stapleguard.rehearsal.authority import Authority, Issued, LeafOptions
-from stapleguard.wire.handshake import Limits, observe
-from stapleguard.wire.line import SocketPair, addresses
+from stapleguard.wire.handshake import Limits, observe, observe_each
+from stapleguard.wire.line import SocketPair, addresses, addresses_of, dial, is_local
 
 pytestmark = pytest.mark.unit
 
@@ -355,3 +357,100 @@ def test_addresses_of_literals_and_of_names() -> None:
     assert addresses("::1", 1) == ("::1",)
     assert "127.0.0.1" in addresses("localhost", 5)
     assert addresses("a..b", 5) == ()
+
+
+def test_results_come_while_others_are_waited_for() -> None:
+    with listening(silent) as bad, listening(tls(ECDSA, staple=STAPLE)) as port:
+        results = observe_each([ask(bad), ask(port)], Limits(5, 5), now=lambda: NOW)
+        begun = monotonic()
+        index, seen = next(results)
+        assert (index, seen.staple) == (1, STAPLE)
+        assert monotonic() - begun < 2
+        results.close()
+
+
+def test_no_more_is_taken_than_can_run() -> None:
+    taken: list[int] = []
+
+    def endless(port: int) -> Iterator[Ask]:
+        for number in count():
+            taken.append(number)
+            yield ask(port)
+
+    with listening(tls(ECDSA)) as port:
+        results = observe_each(endless(port), Limits(5, 5, concurrency=8), now=lambda: NOW)
+        seen = [next(results) for _ in range(40)]
+        results.close()
+    assert len({index for index, _ in seen}) == 40
+    assert len(taken) <= 40 + 8
+
+
+def test_the_time_for_all_ends_what_runs_and_what_waits() -> None:
+    limits = Limits(5, 5, total=0.3, concurrency=2)
+    with listening(silent) as port:
+        begun = monotonic()
+        seen = look(*[ask(port)] * 20, limits=limits)
+        spent = monotonic() - begun
+    assert {one.fault for one in seen} == {HandshakeFault.STALLED}
+    assert {one.detail for one in seen} == {
+        "the handshake did not end before the time for all was over",
+        "not begun: the time for all was over",
+    }
+    assert 0.3 <= spent < 1.5
+
+
+def test_silent_peers_give_their_places_to_others() -> None:
+    # More of them than may run at once: each keeps its socket, none keeps the good ones waiting.
+    hostile, good, limits = 40, 60, Limits(20, 20, concurrency=32)
+    with listening(silent) as bad, listening(tls(ECDSA, staple=STAPLE)) as port:
+        asks = [ask(bad)] * hostile + [ask(port)] * good
+        results = observe_each(asks, limits, now=lambda: NOW)
+        begun = monotonic()
+        seen = dict(next(results) for _ in range(good))
+        spent = monotonic() - begun
+        results.close()
+    assert sorted(seen) == [*range(hostile, hostile + good)]
+    assert {one.staple for one in seen.values()} == {STAPLE}
+    assert spent < 5
+
+
+def test_a_handshake_on_an_open_line_is_the_one_of_its_worker() -> None:
+    with listening(tls(ECDSA, staple=STAPLE)) as port:
+        endpoint = ask(port).endpoint
+        first, second = dial(endpoint, 2, 2)
+        known = replace(second, worker=4711)
+        (plain, called) = observe([ask(port), ask(port)], LIMITS, now=lambda: NOW, lines={1: known})
+        first.hang_up()
+    assert (plain.staple, plain.worker) == (STAPLE, None)
+    assert (called.staple, called.worker) == (STAPLE, 4711)
+    assert second.socket.fileno() == -1
+
+
+def test_dialling_leaves_out_what_does_not_connect() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        endpoint = ask(gone.getsockname()[1]).endpoint
+        lines = dial(endpoint, 3, 2)
+        assert [line.pair[1] for line in lines] == [gone.getsockname()] * 3
+        for line in lines:
+            line.hang_up()
+    assert dial(endpoint, 3, 2) == ()
+    assert dial(replace(endpoint, address="localhost"), 3, 2) == ()
+
+
+@pytest.mark.parametrize("port", [65536, -1])
+def test_a_port_that_is_none_is_told(port: int) -> None:
+    (seen,) = look(ask(port))
+    assert seen.fault is HandshakeFault.BLOCKED
+    assert seen.detail.isprintable()
+
+
+def test_many_names_are_resolved_at_once() -> None:
+    found = addresses_of(["127.0.0.1", "localhost", "a..b", "::1"], 5)
+    assert found["127.0.0.1"] == ("127.0.0.1",)
+    assert "127.0.0.1" in found["localhost"]
+    assert (found["a..b"], found["::1"]) == ((), ("::1",))
+
+
+def test_an_address_of_this_host() -> None:
+    assert (is_local("127.0.0.1"), is_local("::1"), is_local("127.9.9.9")) == (True, True, True)
+    assert (is_local("192.0.2.1"), is_local("2001:db8::1"), is_local("nonsense")) == (False, False, False)

@@ -132,6 +132,7 @@ class _Loop:
         self.held: list[_Attempt] = []
         self.pace = Pace(limits.concurrency)
         self.end = None if limits.total is None else monotonic() + limits.total
+        self.more = True
 
     def close(self) -> None:
         for one in (*self.active.values(), *self.held):
@@ -140,10 +141,9 @@ class _Loop:
         self.epoll.close()
 
     def run(self, asks: Iterator[tuple[int, Ask]]) -> Iterator[tuple[int, Observation]]:
-        more = True
-        while more or self.active or self.finished or self.held:
-            if more:
-                more = self._fill(asks)
+        while self.more or self.active or self.finished or self.held:
+            if self.more:
+                self.more = self._fill(asks)
             if self.active:
                 for descriptor, _ in self.epoll.poll(self._patience()):
                     attempt = self.active.get(descriptor)
@@ -171,6 +171,8 @@ class _Loop:
         ends = [queue[0].deadline for queue in (self.connecting, self.talking) if queue]
         if self.end is not None:
             ends.append(self.end)
+        if self.more:
+            ends.append(self.pace.turns)
         return max(0.0, min(ends) - monotonic())
 
     def _expire(self) -> None:

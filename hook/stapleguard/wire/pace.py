@@ -48,12 +48,17 @@ class Pace:
 
     def room(self, active: int, at: float) -> int:
         """Tell how many more may begin at `at` (monotonic seconds) beside those that are `active`."""
-        patience = max(_STALE_SECONDS, _STALE_ROUND_TRIPS * self.round_trip)
-        while self.fresh and (self.fresh[0][1] not in self.running or at - self.fresh[0][0] > patience):
+        while self.fresh and (self.fresh[0][1] not in self.running or at >= self.turns):
             _, index = self.fresh.popleft()
             if index in self.running:
                 self.stale.add(index)
         return max(0, min(self.window - (active - len(self.stale)), self.most_open - active))
+
+    @property
+    def turns(self) -> float:
+        """When the oldest of those that still may answer is given up waiting for (monotonic seconds)."""
+        patience = max(_STALE_SECONDS, _STALE_ROUND_TRIPS * self.round_trip)
+        return self.fresh[0][0] + patience if self.fresh else math.inf
 
     def began(self, index: int, at: float) -> None:
         """Take up one that has begun."""
