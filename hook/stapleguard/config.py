@@ -35,6 +35,7 @@ class Lineage:
     name: str
     sources: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     prime: Prime | None = None
     missing_staple: MissingStaple | None = None
@@ -271,6 +272,11 @@ LINEAGE_SCHEMA: Final[Mapping[str, Key]] = {
     ),
     "endpoints": Key(
         "endpoints", _endpoints, "HOST:PORT to prove on, besides what the server's configuration tells"
+    ),
+    "nodes": Key(
+        "nodes",
+        _endpoints,
+        "HOST:PORT of each member of a cluster, asked for the certificate's own name",
     ),
     "names": Key("names", _list, "names that the certificate must cover, besides the server's own"),
     "prime": Key("prime", _prime, "as policy.prime, for this lineage"),

@@ -46,6 +46,7 @@ VALUES: dict[str, tuple[str, object, str]] = {
 LINEAGE_VALUES: dict[str, tuple[str, object, str]] = {
     "sources": ('["/a", "/b/"]', ("/a", "/b/"), '["a"]'),
     "endpoints": ('["[::1]:443", "a.test:1"]', ("[::1]:443", "a.test:1"), '["a.test:65536"]'),
+    "nodes": ('["192.0.2.1:443"]', ("192.0.2.1:443",), '["192.0.2.1"]'),
     "names": ('["a.test"]', ("a.test",), "[1]"),
     "prime": ('"file"', Prime.FILE, '"FILE"'),
     "missing_staple": ('"rollback"', MissingStaple.ROLLBACK, '"never"'),

@@ -33,9 +33,8 @@ def check_lineage(world: World, name: str, sources: Sequence[str], timeout: floa
     if not found.endpoints:
         nowhere = find(Code.SERVED_UNREACHABLE, name, f"no web server of this host is known to serve {name}")
         return Result("check", Verdict.INCONCLUSIVE, nowhere.code, (nowhere, *faults))
-    if not found.running:
-        config = found.instance.config if found.instance else name
-        stopped = find(Code.SERVER_NOT_RUNNING, config, "nginx is not running")
+    if found.instance is not None and not found.running:
+        stopped = find(Code.SERVER_NOT_RUNNING, found.instance.config, "nginx is not running")
         return Result("check", Verdict.INCONCLUSIVE, stopped.code, (stopped, *faults))
     proof = prove(hurried(world), target, timeout)
     more: list[Finding] = []

@@ -12,7 +12,8 @@ from stapleguard import config
 from stapleguard.engine.world import World
 from stapleguard.model import Endpoint
 from stapleguard.servers import Instance, Site, nginx
-from stapleguard.wire.line import addresses
+from stapleguard.wire.line import addresses_of
+from stapleguard.wire.tls import is_address
 
 
 class Mode(Enum):
@@ -84,10 +85,14 @@ def _listening(sites: Sequence[Site], names: Sequence[str]) -> list[Endpoint]:
 
 
 def _configured(world: World, name: str, names: Sequence[str]) -> list[Endpoint]:
-    server_name = next((one for one in names if not one.startswith("*")), "")
-    endpoints = []
-    for text in world.config.lineage(name).endpoints:
-        host, port = config.endpoint(text)
-        found = addresses(host, world.config.handshake_timeout)
-        endpoints += [Endpoint(host, port, server_name or host, address) for address in found]
-    return endpoints
+    """Return what the configuration names: endpoints under their own names, nodes under the public one."""
+    public = next((one for one in names if not one.startswith("*")), "")
+    lineage = world.config.lineage(name)
+    places = [(*config.endpoint(text), "") for text in lineage.endpoints]
+    places += [(*config.endpoint(text), public) for text in lineage.nodes]
+    found = addresses_of([host for host, _, _ in places], world.config.handshake_timeout)
+    return [
+        Endpoint(host, port, asked or (public if public and is_address(host) else host), address)
+        for host, port, asked in places
+        for address in found[host]
+    ]
