@@ -150,6 +150,7 @@ def reload(run: Run) -> Event:
     instance = run.found.instance
     if instance is None or not run.found.running:
         return Event.ABSENT
+    run.leaving = frozenset(nginx.workers(instance))
     done = nginx.reload(instance, run.world.config.test_timeout)
     if done.status != 0:
         text = f"the reload failed: {done.stderr.strip() or done.status}"
@@ -228,7 +229,7 @@ def _prove_old(run: Run) -> Event:
     if revival is None or revival.previous is None:
         run.verdict = Verdict.STRANDED
         return Event.FAILED
-    run.proof = prove(run.world, revival.target, run.budget.prove)
+    run.proof = prove(run.world, replace(revival.target, leaving=run.leaving), run.budget.prove)
     old = diagnosis.verdict_of(run.proof.findings, run.proof.strands)
     served = all(one.last is not None and one.last.served is Served.EXPECTED for one in run.proof.strands)
     run.verdict = Verdict.ROLLED_BACK if served and old is not Verdict.INCONCLUSIVE else Verdict.STRANDED

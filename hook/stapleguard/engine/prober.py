@@ -15,6 +15,8 @@ from stapleguard.model import Ask, Endpoint, HandshakeFault, KeyType, Observatio
 from stapleguard.wire.handshake import Limits, observe
 from stapleguard.wire.line import Line, SocketPair, is_local
 
+_LEAVE_SECONDS: Final = 1.0
+"""nginx lets its old workers accept for 100 ms more; one that still does after this serves what it has."""
 _KEY_TYPES: Final = (KeyType.RSA, KeyType.ECDSA)
 
 
@@ -23,11 +25,14 @@ class Target:
     """Where to look and for what; without `expected` whatever is served is looked at.
 
     `workers` lists the processes of this host that accept at an endpoint, none where that is not known.
+    `leaving` are those that a reload has replaced: they are not asked while they may still be on their way
+    out, and nothing is proved before they are gone.
     """
 
     endpoints: tuple[Endpoint, ...]
     expected: tuple[Expected, ...] = ()
     workers: Callable[[Endpoint], Sequence[int]] = field(default=lambda _: ())
+    leaving: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class Prober:
         self.target = target
         self.sighter = Sighter(world, target.expected)
         self.limits = Limits(world.config.handshake_timeout, world.config.handshake_timeout)
+        self.begun = world.clock.monotonic()
         self.boards: dict[tuple[str, int], Switchboard] = {}
         for endpoint in target.endpoints:
             place = (endpoint.address, endpoint.port)
@@ -139,9 +145,11 @@ class Prober:
 
     def _unproved(self, strand: Strand, current: Sequence[int]) -> Sequence[int]:
         """List the workers that a handshake is needed with; one at least, for the last word must be new."""
+        late = self.world.clock.monotonic() - self.begun > _LEAVE_SECONDS
+        staying = [one for one in current if late or one not in self.target.leaving]
         latest = strand.latest_by_worker
-        lacking = [one for one in current if one not in latest or not strand.good(latest[one])]
-        return lacking or current[:1]
+        lacking = [one for one in staying if one not in latest or not strand.good(latest[one])]
+        return lacking or staying[:1]
 
     def _grant(self, wishes: Sequence[_Wish]) -> None:
         self._gather(wishes)

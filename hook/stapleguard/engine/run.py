@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
 from stapleguard.diagnosis import Strand
@@ -47,11 +47,13 @@ class Run:
     verdict: Verdict = Verdict.INCONCLUSIVE
     before: tuple[Strand, ...] = ()
     target_override: Target | None = None
+    leaving: frozenset[int] = frozenset()
 
     @property
     def target(self) -> Target:
         """Where the new generation is looked for."""
-        return self.target_override or target_of(self.found, self.certificates)
+        target = self.target_override or target_of(self.found, self.certificates)
+        return replace(target, leaving=self.leaving)
 
     @property
     def must_staple(self) -> bool:
