@@ -195,3 +195,16 @@ def test_check_finds_the_deployed_lineage_good_and_a_foreign_one_bad(site: Site)
     site.nginx.start(site.port)
     bare = site.run("check", NAME, "--json")
     assert (bare.status, bare.json["cause"]) == (3, "ocsp.try-later")
+
+
+def test_a_lineage_is_looked_at_where_a_person_wants(site: Site) -> None:
+    site.open()
+    assert site.run("check", NAME).status == 0
+    assert site.run("check", NAME, "--address", "127.0.0.1", "--sni", NAME).status == 0
+    elsewhere = site.run("check", NAME, "--json", "--address", "127.0.0.2").json
+    assert (elsewhere["cause"], elsewhere["exit"]) == ("served.unreachable", 7)
+    assert [one["address"] for one in elsewhere["endpoints"]] == ["127.0.0.2"]
+    foreign = site.run("check", NAME, "--json", "--sni", "other.test").json
+    assert (foreign["cause"], foreign["exit"]) == ("served.name-mismatch", 3)
+    refused = site.deploy("--sni", "other.test").json
+    assert (refused["cause"], refused["exit"]) == ("material.name-mismatch", 4)

@@ -65,7 +65,7 @@ def _say(text: str) -> None:
 
 def _world(arguments: argparse.Namespace) -> World:
     from stapleguard.disk import StateDirectory
-    from stapleguard.engine.world import World
+    from stapleguard.engine.world import Narrowed, World
     from stapleguard.host import SystemClock
     from stapleguard.wire.trust import anchors_from_file, system_anchors
 
@@ -75,7 +75,8 @@ def _world(arguments: argparse.Namespace) -> World:
     clock = SystemClock()
     state = StateDirectory(Path(os.path.abspath(arguments.state_dir)))  # noqa: PTH100 - links in it are the user's choice
     listener = _listener(arguments)
-    return World(clock, config, state, anchors, listener, clock.monotonic())
+    narrowed = Narrowed(getattr(arguments, "sni", None) or "", tuple(getattr(arguments, "address", ())))
+    return World(clock, config, state, anchors, listener, clock.monotonic(), narrowed)
 
 
 def _listener(arguments: argparse.Namespace) -> Callable[..., None]:

@@ -57,7 +57,7 @@ def survey(world: World, name: str, sources: Sequence[str], names: Sequence[str]
             best = (Mode.WATCH, instance, watched)
     mode, server, used = best
     endpoints = [*_configured(world, name, names), *_listening(used, names)]
-    return Survey(mode, server, used, tuple(dict.fromkeys(endpoints)))
+    return Survey(mode, server, used, world.narrowed.apply(endpoints))
 
 
 def _guards(world: World, site: Site, name: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from stapleguard.config import Config
 from stapleguard.disk import StateDirectory
 from stapleguard.host import Clock
+from stapleguard.model import Endpoint
 from stapleguard.wire.policy import FetchPolicy
 from stapleguard.wire.trust import Anchors
 
@@ -32,6 +33,23 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Narrowed:
+    """Where a person wants a lineage looked at instead of everywhere; empty means what was found."""
+
+    server_name: str = ""
+    addresses: tuple[str, ...] = ()
+
+    def apply(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+        """Return the endpoints that are left, at the addresses wanted and asked for the name wanted."""
+        kept = [*endpoints]
+        if self.addresses:
+            kept = [replace(one, address=address) for address in self.addresses for one in endpoints]
+        if self.server_name:
+            kept = [replace(one, server_name=self.server_name) for one in kept]
+        return tuple(dict.fromkeys(kept))
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """Everything that is not a decision."""
 
@@ -41,6 +59,7 @@ class World:
     anchors: Anchors
     listener: Callable[[Step], None]
     begun: float
+    narrowed: Narrowed = Narrowed()
 
     def say(self, text: str, tone: Tone = Tone.STEP) -> None:
         """Tell the listener what happens now."""
