@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, IntEnum
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -89,6 +90,12 @@ class TlsVersion(Enum):
 
     TLS1_2 = "TLSv1.2"
     TLS1_3 = "TLSv1.3"
+
+
+STARTTLS: Final[Mapping[str, int]] = MappingProxyType(
+    {"smtp": 25, "imap": 143, "pop3": 110, "ldap": 389, "postgres": 5432}
+)
+"""The protocols that ask for TLS on a plain connection, each with its port."""
 
 
 class Prime(Enum):
