@@ -20,6 +20,7 @@ from stapleguard.report.readings import Reading
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+DURATION: Final = "stapleguard_probe_duration_seconds"
 COMMON: Final = ("host", "port", "address", "server_name", "key_type")
 """The labels of every sample; those of the inventory come on top."""
 MAX_LABELS: Final = 16
@@ -80,23 +81,25 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "stapleguard_workers_seen": Family("How many of them were met, where this host can tell."),
     "stapleguard_workers_stapled": Family("How many of those sent a good staple."),
     "stapleguard_workers_confidence_ratio": Family("How sure it is that every worker was met."),
+    DURATION: Family("How long the look took; of `/probe` only, without the common labels."),
 }
 
 _Samples = Iterator[tuple[str, Mapping[str, str], float]]
 
 
-def exposition(readings: Sequence[Reading]) -> bytes:
-    """Render the metrics of these endpoints; a family without a sample is left out."""
+def exposition(readings: Sequence[Reading], seconds: float | None = None) -> bytes:
+    """Render the metrics of these endpoints, and how long it took; a family without a sample is left out."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Readings(readings))
+    registry.register(_Readings(readings, seconds))
     return generate_latest(registry)
 
 
 class _Readings:
-    def __init__(self, readings: Sequence[Reading]) -> None:
+    def __init__(self, readings: Sequence[Reading], seconds: float | None) -> None:
         self.readings = readings
+        self.seconds = seconds
 
     def collect(self) -> Iterable[Metric]:
         from prometheus_client.metrics_core import Metric
@@ -111,6 +114,8 @@ class _Readings:
                 if key not in seen:  # a series that stands there twice makes node_exporter refuse the file
                     seen.add(key)
                     families[name].add_sample(name, labels, value)
+        if self.seconds is not None:
+            families[DURATION].add_sample(DURATION, {}, self.seconds)
         return [one for one in families.values() if one.samples]
 
 
