@@ -248,7 +248,10 @@ def test_the_screen_is_refreshed_and_the_terminal_left_as_it_was(site: Site) -> 
     leader, follower = pty.openpty()
     before = subprocess.run(["stty", "-g"], stdin=follower, capture_output=True, check=True).stdout
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "30"}
-    argv = site.argv("check", f"127.0.0.1:{site.port}", "--sni", NAME, "--watch", "0.1")
+    target = site.directory / "watched.prom"
+    argv = site.argv(
+        "check", f"127.0.0.1:{site.port}", "--sni", NAME, "--watch", "0.1", "--metrics", str(target)
+    )
     with subprocess.Popen(
         argv, stdin=follower, stdout=follower, stderr=subprocess.PIPE, env=environment
     ) as child:
@@ -268,6 +271,7 @@ def test_the_screen_is_refreshed_and_the_terminal_left_as_it_was(site: Site) -> 
     os.close(follower)
     assert after == before
     assert b"verified" in seen
+    assert "stapleguard_probe_success{" in target.read_text()
     assert (seen.count(b"\x1b[?1049h"), seen.count(b"\x1b[?1049l")) == (1, 1)
     assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")
 

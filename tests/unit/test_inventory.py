@@ -239,6 +239,15 @@ def test_a_single_endpoint_is_checked(text: str) -> None:
     assert place("münchen.test:1").host == "münchen.test"
 
 
+@given(st.text(alphabet=st.sampled_from("a.:/[]%-_ 1é\n\0") | st.characters()))
+def test_any_target_is_a_place_or_refused(text: str) -> None:
+    try:
+        told = str(place(text))
+    except UsageError as error:
+        told = error.message
+    assert told.isprintable()
+
+
 WORDS = st.sampled_from(
     [
         "[web]",

@@ -168,8 +168,8 @@ def _many(arguments: argparse.Namespace, world: World, asked: Sequence[Asked], t
                 advance()
     assert worst is not None  # noqa: S101 - _asked() refuses to look at nothing
     in_order = [reading for number in sorted(kept) for reading in kept[number]]
-    _write_metrics(target, in_order)
     if arguments.nagios:
+        _write_metrics(target, in_order)  # first: should that fail, there is one line all the same
         limits = nagios.Thresholds(timedelta(days=arguments.warning), timedelta(days=arguments.critical))
         state, text = nagios.line(in_order, limits, world.clock.now())
         sys.stdout.write(text + "\n")
@@ -181,6 +181,7 @@ def _many(arguments: argparse.Namespace, world: World, asked: Sequence[Asked], t
     elif not arguments.quiet:
         took = world.clock.monotonic() - begun
         sys.stderr.write(f"stapleguard: {summary(verdicts)}; {took:.1f} s\n")
+    _write_metrics(target, in_order)
     return int(worst.status)
 
 
