@@ -104,11 +104,15 @@ def refusing() -> str:
 
 
 def test_lines_come_while_a_stalled_peer_keeps_the_last_one_waiting(site: Site, silent: Silent) -> None:
-    argv = site.argv("check", "--jsonl", "--timeout", "40", "--file", "-")
+    configured(site, "handshake_timeout = 60\n")
+    argv = site.argv("check", "--jsonl", "--timeout", "300", "--file", "-")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(argv, text=True, **pipes) as child:  # type: ignore[call-overload]
+    # With this set, lines would come at once whether or not the program sends them.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(argv, text=True, env=environment, **pipes) as child:  # type: ignore[call-overload]
         child.stdin.write(f"127.0.0.1:{silent.port} stalled.test\n127.0.0.1:{site.port} {NAME}\n")
         child.stdin.close()
+        assert select.select([child.stdout], [], [], 30)[0]  # the silent one holds it for sixty
         first = json.loads(child.stdout.readline())
         assert (first["server_name"], first["verdict"], first["cause"]) == (NAME, "verified", None)
         assert silent.met.wait(10)
@@ -122,6 +126,7 @@ def test_lines_come_while_a_stalled_peer_keeps_the_last_one_waiting(site: Site, 
             r"stapleguard: 2 endpoints: 1 verified, 1 inconclusive; [0-9.]+ s\n", child.stderr.read()
         )
         assert child.wait(10) == 7
+    configured(site)
 
 
 def test_an_interrupted_run_does_not_wait_for_the_stalled_peer(site: Site, silent: Silent) -> None:
