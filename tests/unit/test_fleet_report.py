@@ -70,6 +70,8 @@ def test_where_nothing_was_tried_the_place_stands_for_it() -> None:
         Verdict.INCONCLUSIVE,
         missing.code,
     )
+    lineage = Result("check", Verdict.INCONCLUSIVE, missing.code, (missing,))
+    assert readings(lineage, Place("no.test", 0))[0].where == "no.test"
     assert (reading.json["address"], reading.json["leaf_sha256"], reading.labels) == ("", None, {"a": "b"})
 
 

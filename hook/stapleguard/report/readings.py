@@ -41,9 +41,11 @@ class Reading:
 
     @property
     def where(self) -> str:
-        """The endpoint in words; without its address where it has none."""
+        """The endpoint in words; without its address where it has none, without a port for a lineage."""
         endpoint = self.endpoint
-        return str(endpoint) if endpoint.address else f"{endpoint.host}:{endpoint.port}"
+        if endpoint.address:
+            return str(endpoint)
+        return f"{endpoint.host}:{endpoint.port}" if endpoint.port else endpoint.host
 
     @property
     def certificate_ends(self) -> datetime | None:
