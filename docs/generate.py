@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Final
 
 from stapleguard.cli import parser as command_line
-from stapleguard.config import LINEAGE_SCHEMA, SCHEMA, Config, Key, Lineage
+from stapleguard.config import LINEAGE_SCHEMA, MODULE_SCHEMA, SCHEMA, Config, Key, Lineage, Module
+from stapleguard.exporter import OWN_LABELS, Exporter
 from stapleguard.finding import CATALOGUE, Code, Entry
+from stapleguard.host import SystemClock
 from stapleguard.model import ExitStatus, Verdict
+from stapleguard.report import metrics as measured
 
 DOCS: Final = Path(__file__).resolve().parent
 
@@ -111,8 +114,8 @@ def commands() -> str:
         _usage(top),
         _arguments(top),
         "The environment variable `STAPLEGUARD_STATE_DIR` stands in for `--state-dir` where that is absent. "
-        "Today `--sni` and `--address` have an effect in `check HOST:PORT` only, and `hook` stays in the "
-        "foreground with `--wait` and without it.",
+        "Today `--sni` and `--address` have an effect in `check HOST:PORT` only (`--sni` also for those of a "
+        "`--file` that name none), and `hook` stays in the foreground with `--wait` and without it.",
     ]
     for about, parser in _subcommands(top):
         parts += [f"## {parser.prog}", _sentence(about), _usage(parser)]
@@ -211,6 +214,9 @@ def exit_status() -> str:
                 "at several things "
                 "ends with the highest status among them.",
                 "\n".join(["| status | verdict | meaning |", "|---|---|---|", *rows]),
+                "`check --nagios` has the statuses of a monitoring plugin instead: 0 OK, 1 WARNING, "
+                "2 CRITICAL, 3 UNKNOWN, the last one for wrong usage, too.",
+                "`exporter` ends with 0 after SIGTERM.",
                 "certbot does not pass a deploy hook's status on; read it from the journal or from "
                 "`stapleguard status`.",
             ]
@@ -245,6 +251,10 @@ def configuration() -> str:
         "One table for each lineage that needs one. Without a table a lineage is named after its directory, "
         "and what is not set here falls back to the keys above.",
         _keys(LINEAGE_SCHEMA, Lineage("NAME")),
+        "## [exporter.modules.NAME]",
+        "One table for each way in which `stapleguard exporter` looks at its targets (`/probe?module=NAME`). "
+        "The module `default` is always there.",
+        _keys(MODULE_SCHEMA, Module("NAME")),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -253,7 +263,7 @@ def _family_of_key(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def _keys(keys: Mapping[str, Key], defaults: Config | Lineage) -> str:
+def _keys(keys: Mapping[str, Key], defaults: Config | Lineage | Module) -> str:
     rows = [
         f"| `{name}` | {_default(getattr(defaults, key.attribute))} | {key.about} |"
         for name, key in keys.items()
@@ -275,11 +285,54 @@ def _default(value: object) -> str:
             return f"`{value}`"
 
 
+# --- metrics -----------------------------------------------------------------------------------------
+
+
+def metrics() -> str:
+    """Return the page of every metric that an endpoint has, and of those of the exporter itself."""
+    common = ", ".join(f"`{label}`" for label in measured.COMMON)
+    parts = [
+        NOTE,
+        "# Metrics",
+        "`stapleguard check --metrics FILE` and `/probe` of `stapleguard exporter` write the same metrics, "
+        "all of them gauges; how to connect them is in [monitoring](../how-to/monitoring.md). Names and "
+        "labels mirror those of ssl_exporter where it has the same thing. A fact that was not observed has "
+        "no sample: `stapleguard_ocsp_response_status` is never 0 (good) without a staple.",
+        f"Each sample has the labels {common}; an empty one counts as absent. Labels of an inventory come on "
+        f"top, at most {measured.MAX_LABELS} of them. Values are escaped and cut at {measured.MAX_VALUE} "
+        "characters.",
+        "| metric | further labels | mirrors | meaning |\n|---|---|---|---|\n"
+        + "\n".join(_metric(name, one) for name, one in measured.FAMILIES.items()),
+        "`verdict` and `severity` are those of the JSON output, `cause` and `code` those of "
+        "[findings](findings.md); `outcome` is `stapled`, `unstapled` or `failed`.",
+        "## Of the exporter itself",
+        "`/metrics` of `stapleguard exporter` has these, and the usual `process_*`. `verdict` is that of the "
+        "whole look; `reason` is `bad-request` or `busy`.",
+        "| metric | type | labels | meaning |\n|---|---|---|---|\n" + "\n".join(_own_metrics()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metric(name: str, one: measured.Family) -> str:
+    labels = ", ".join(f"`{label}`" for label in one.labels)
+    mirrors = f"`{one.mirrors}`" if one.mirrors else ""
+    return f"| `{name}` | {labels} | {mirrors} | {one.about} |"
+
+
+def _own_metrics() -> Iterator[str]:
+    for family in Exporter({}, SystemClock()).registry.collect():
+        if family.name.startswith("stapleguard_"):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            labels = ", ".join(f"`{label}`" for label in OWN_LABELS.get(family.name, ()))
+            yield f"| `{name}` | {family.type} | {labels} | {family.documentation} |"
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/findings.md": findings,
     "reference/commands.md": commands,
     "reference/exit-status.md": exit_status,
     "reference/configuration.md": configuration,
+    "reference/metrics.md": metrics,
 }
 """Every generated page: its path below docs/, and what renders it."""
 

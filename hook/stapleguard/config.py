@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
-from stapleguard.model import Prime, UsageError, escape
+from stapleguard.model import STARTTLS, Depth, KeyType, Prime, UsageError, escape
 
 NAME: Final = re.compile(r"[A-Za-z0-9_*][A-Za-z0-9._*@+-]{0,199}")
 """What a lineage may be called: one path component that is neither hidden nor an option."""
@@ -39,6 +39,19 @@ class Lineage:
     names: tuple[str, ...] = ()
     prime: Prime | None = None
     missing_staple: MissingStaple | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One module of the exporter: how a target of Prometheus is looked at."""
+
+    name: str
+    server_name: str = ""
+    ca_file: str = ""
+    starttls: str = ""
+    timeout: float = 10.0
+    key_types: tuple[KeyType, ...] = ()
+    depth: Depth = Depth.QUICK
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,7 @@ class Config:
     nginx_resolver_timeout: float | None = None
     test_timeout: float = 30.0
     lineages: Mapping[str, Lineage] = field(default_factory=dict)
+    modules: Mapping[str, Module] = field(default_factory=lambda: {"default": Module("default")})
 
     def lineage(self, name: str) -> Lineage:
         """Return what is configured for a lineage, or a bare one of that name."""
@@ -112,6 +126,12 @@ def _seconds(value: object) -> float:
     return float(value)
 
 
+def _timeout(value: object) -> float:
+    if _seconds(value) < 0.1:
+        raise _Bad("a number of seconds, 0.1 or more")
+    return _seconds(value)
+
+
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 1000:
         raise _Bad("a whole number from 2 to 1000")
@@ -148,6 +168,26 @@ def _missing(value: object) -> MissingStaple:
         return MissingStaple(value)
     except ValueError:
         raise _Bad('"alert" or "rollback"') from None
+
+
+def _starttls(value: object) -> str:
+    if value not in STARTTLS:
+        raise _Bad("one of " + ", ".join(STARTTLS))
+    return str(value)
+
+
+def _depth(value: object) -> Depth:
+    try:
+        return Depth(value)
+    except ValueError:
+        raise _Bad('"quick" or "thorough"') from None
+
+
+def _key_types(value: object) -> tuple[KeyType, ...]:
+    try:
+        return tuple(KeyType(one) for one in _list(value))
+    except ValueError:
+        raise _Bad('a list of "rsa", "ecdsa" or "eddsa"') from None
 
 
 def _list(value: object) -> tuple[str, ...]:
@@ -284,6 +324,18 @@ LINEAGE_SCHEMA: Final[Mapping[str, Key]] = {
 }
 
 
+MODULE_SCHEMA: Final[Mapping[str, Key]] = {
+    "server_name": Key("server_name", _text, "the name to ask for (SNI) instead of the target's own"),
+    "ca_file": Key("ca_file", _path, "PEM file of trust anchors for these targets"),
+    "starttls": Key("starttls", _starttls, "what is spoken before TLS: " + ", ".join(STARTTLS)),
+    "timeout": Key("timeout", _timeout, "seconds for one look, where Prometheus does not allow less"),
+    "key_types": Key("key_types", _key_types, "key types to ask for one by one: rsa, ecdsa, eddsa"),
+    "depth": Key(
+        "depth", _depth, "quick (one handshake an address) or thorough (key types, versions, every worker)"
+    ),
+}
+
+
 def parse(text: str, file: str) -> Config:
     """Read the text of a configuration file (TOML 1.0); `file` is for messages; UsageError on a fault."""
     try:
@@ -293,11 +345,12 @@ def parse(text: str, file: str) -> Config:
             f"{file}: not valid TOML: {escape(str(error))}", "see docs/reference/configuration.md"
         ) from None
     lineages = document.pop("lineage", {})
+    modules = _modules(document.pop("exporter", {}), file)
     values = _read(_flat(document), SCHEMA, file, "")
     if not isinstance(lineages, dict):
         raise UsageError(f"{file}: lineage must be tables", 'write [lineage."example.org"]')
     read = {name: _lineage(name, table, file) for name, table in lineages.items()}
-    return replace(Config(lineages=read), **values)  # type: ignore[arg-type]  # each parser of SCHEMA gives its attribute's type
+    return replace(Config(lineages=read, modules=modules), **values)  # type: ignore[arg-type]  # each parser of SCHEMA gives its attribute's type
 
 
 def _lineage(name: str, table: object, file: str) -> Lineage:
@@ -305,6 +358,19 @@ def _lineage(name: str, table: object, file: str) -> Lineage:
         raise UsageError(f"{file}: not a lineage: {escape(name)}", 'write [lineage."example.org"]')
     values = _read(table, LINEAGE_SCHEMA, file, f"lineage.{name}.")
     return replace(Lineage(name), **values)  # type: ignore[arg-type]  # as above
+
+
+def _modules(table: object, file: str) -> dict[str, Module]:
+    modules = table.get("modules", {}) if isinstance(table, dict) and table.keys() <= {"modules"} else None
+    if not isinstance(modules, dict):
+        raise UsageError(f"{file}: exporter holds only modules", "write [exporter.modules.NAME]")
+    read = {"default": Module("default")}
+    for name, keys in modules.items():
+        if NAME.fullmatch(name) is None or not isinstance(keys, dict):
+            raise UsageError(f"{file}: not a module: {escape(name)}", "write [exporter.modules.NAME]")
+        values = _read(keys, MODULE_SCHEMA, file, f"exporter.modules.{name}.")
+        read[name] = replace(Module(name), **values)  # type: ignore[arg-type]  # as above
+    return read
 
 
 def _flat(document: Mapping[str, object]) -> dict[str, object]:

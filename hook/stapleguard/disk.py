@@ -91,12 +91,14 @@ def _write_new(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Put `data` at `path` by temp file, fsync, rename, fsync of the directory: old or new, never mixed."""
     temporary = path.with_name(f".{path.name}.new")
     with _told(path):
         temporary.unlink(missing_ok=True)
         _write_new(temporary, data)
+        if mode != 0o600:
+            temporary.chmod(mode)
         temporary.rename(path)
         _fsync_directory(path.parent)
 

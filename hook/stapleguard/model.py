@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, IntEnum
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -99,6 +100,15 @@ class Prime(Enum):
     WARM = "warm"
 
 
+class Depth(Enum):
+    """How much of a place is looked at."""
+
+    QUICK = "quick"
+    """One handshake with each address: what one client sees."""
+    THOROUGH = "thorough"
+    """Each key type, TLS version and worker of each address."""
+
+
 class CertStatus(Enum):
     """RFC 6960 section 4.2.1, CertStatus."""
 
@@ -141,6 +151,18 @@ class StartTls(Enum):
     """RFC 4511 section 4.14."""
     POSTGRES = "postgres"
     """PostgreSQL, Frontend/Backend Protocol, SSLRequest."""
+
+
+STARTTLS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        StartTls.SMTP.value: 25,
+        StartTls.IMAP.value: 143,
+        StartTls.POP3.value: 110,
+        StartTls.LDAP.value: 389,
+        StartTls.POSTGRES.value: 5432,
+    }
+)
+"""The port that each of these protocols has, by its name."""
 
 
 @dataclass(frozen=True, slots=True)

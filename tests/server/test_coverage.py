@@ -19,10 +19,11 @@ from real_nginx import until
 from stapleguard.config import Config
 from stapleguard.diagnosis import Method, Result
 from stapleguard.disk import StateDirectory
-from stapleguard.engine.look import Place, check_place
+from stapleguard.engine.look import check_place
 from stapleguard.engine.world import World
 from stapleguard.finding import Code
 from stapleguard.host import SystemClock
+from stapleguard.inventory import Place
 from stapleguard.model import Verdict
 from stapleguard.rehearsal.authority import Authority, LeafOptions
 from stapleguard.rehearsal.resolver import Resolver

@@ -7,15 +7,17 @@ from dataclasses import fields, replace
 import pytest
 from stapleguard.config import (
     LINEAGE_SCHEMA,
+    MODULE_SCHEMA,
     SCHEMA,
     Config,
     Lineage,
     MissingStaple,
+    Module,
     endpoint,
     networks,
     parse,
 )
-from stapleguard.model import Prime, UsageError
+from stapleguard.model import Depth, KeyType, Prime, UsageError
 
 pytestmark = pytest.mark.unit
 
@@ -51,6 +53,14 @@ LINEAGE_VALUES: dict[str, tuple[str, object, str]] = {
     "prime": ('"file"', Prime.FILE, '"FILE"'),
     "missing_staple": ('"rollback"', MissingStaple.ROLLBACK, '"never"'),
 }
+MODULE_VALUES: dict[str, tuple[str, object, str]] = {
+    "server_name": ('"a.test"', "a.test", "1"),
+    "ca_file": ('"/ca.pem"', "/ca.pem", '"ca.pem"'),
+    "starttls": ('"smtp"', "smtp", '"ftp"'),
+    "timeout": ("2", 2.0, "0"),
+    "key_types": ('["rsa", "ecdsa"]', (KeyType.RSA, KeyType.ECDSA), '["dsa"]'),
+    "depth": ('"thorough"', Depth.THOROUGH, '"deep"'),
+}
 
 
 def line(key: str, value: str) -> str:
@@ -71,7 +81,7 @@ def test_an_empty_file_means_the_defaults() -> None:
 
 
 def test_the_tables_know_every_attribute_once_and_these_tests_know_every_key() -> None:
-    attributes = {field.name for field in fields(Config)} - {"lineages"}
+    attributes = {field.name for field in fields(Config)} - {"lineages", "modules"}
     assert sorted(key.attribute for key in SCHEMA.values()) == sorted(attributes)
     of_lineage = {field.name for field in fields(Lineage)} - {"name"}
     assert sorted(key.attribute for key in LINEAGE_SCHEMA.values()) == sorted(of_lineage)
@@ -170,3 +180,31 @@ def test_networks_are_normalised_or_refused() -> None:
     assert networks(["127.0.0.1", "fd00::1/8"]) == ("127.0.0.1/32", "fd00::/8")
     with pytest.raises(UsageError, match="not an address range"):
         networks(["127.0.0.1/33"])
+
+
+def test_the_default_module_is_always_there() -> None:
+    assert parse("", "the.toml").modules == {"default": Module("default")}
+    read = parse(
+        "[exporter.modules.default]\ntimeout = 3\n[exporter.modules.mail]\nstarttls = 'smtp'", "the.toml"
+    )
+    assert read.modules == {
+        "default": Module("default", timeout=3.0),
+        "mail": Module("mail", starttls="smtp"),
+    }
+    assert MODULE_VALUES.keys() == MODULE_SCHEMA.keys()
+
+
+@pytest.mark.parametrize("key", MODULE_SCHEMA)
+def test_each_key_of_a_module_sets_its_attribute_and_refuses_what_does_not_fit(key: str) -> None:
+    value, read, wrong = MODULE_VALUES[key]
+    module = parse(f"[exporter.modules.m]\n{key} = {value}", "the.toml").modules["m"]
+    assert module == replace(Module("m"), **{MODULE_SCHEMA[key].attribute: read})
+    assert f"exporter.modules.m.{key} must be" in refused(f"[exporter.modules.m]\n{key} = {wrong}").message
+
+
+@pytest.mark.parametrize(
+    "text", ["exporter = 1", "[exporter]\nlisten = 1", "[exporter]\nmodules = 1", "[exporter.modules]\nm = 1",
+             "[exporter.modules.'a b']", "[exporter.modules.m]\nsni = 1"]
+)  # fmt: skip
+def test_what_is_no_module_is_refused(text: str) -> None:
+    refused(text)

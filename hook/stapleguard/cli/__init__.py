@@ -39,14 +39,25 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except StapleguardError as error:
         if verbose:
             traceback.print_exc()
-        _say(f"error: {error.message}")
-        if error.hint:
-            _say(f"hint: {error.hint}")
-        status = int(error.exit_status)
+        status = _told(error, sys.argv if argv is None else argv)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = int(ExitStatus.BUG)
     sys.exit(status)
+
+
+def _told(error: StapleguardError, argv: Sequence[str]) -> int:
+    """Say what went wrong; return the exit status for it."""
+    _say(f"error: {error.message}")
+    if error.hint:
+        _say(f"hint: {error.hint}")
+    if "--nagios" not in argv:
+        return int(error.exit_status)
+    # To a monitoring system 2 would be an alarm about the site, and it reads stdout only.
+    from stapleguard.report import nagios
+
+    sys.stdout.write(nagios.unknown(error.message) + "\n")
+    return int(nagios.State.UNKNOWN)
 
 
 def _interrupted(number: int, _frame: FrameType | None) -> None:
@@ -185,38 +196,9 @@ def _sources(arguments: argparse.Namespace, what: str) -> tuple[str, tuple[str, 
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from stapleguard import diagnosis
-    from stapleguard.config import endpoint
-    from stapleguard.diagnosis import Result
-    from stapleguard.engine.look import Place, check_place
+    from stapleguard.cli.fleet import check
 
-    world = _world(arguments)
-    timeout = arguments.timeout or 20.0
-    results: list[Result] = []
-    known = {*world.state.lineages(), *world.config.lineages}
-    for what in arguments.what or sorted(known):
-        if what in known:
-            from stapleguard.engine.check import check_lineage
-
-            results.append(check_lineage(world, what, world.config.lineage(what).sources, timeout))
-        elif ":" in what:
-            host, port = endpoint(what)
-            place = Place(host, port, arguments.sni or None, tuple(arguments.address))
-            results.append(check_place(world, place, timeout))
-        else:
-            raise UsageError(
-                f"neither a deployed lineage nor HOST:PORT: {escape(what)}",
-                "run `stapleguard status` to see what is deployed",
-            )
-    if not results:
-        raise UsageError(
-            "nothing to check: no lineage is deployed or configured",
-            "name an endpoint, such as example.org:443",
-        )
-    worst = max(results, key=lambda one: one.status)
-    findings = diagnosis.unique(found for one in results for found in one.findings)
-    strands = tuple(strand for one in results for strand in one.strands)
-    return _end(arguments, Result("check", worst.verdict, worst.cause, findings, strands))
+    return check(arguments, _world(arguments))
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -293,6 +275,12 @@ def _ocsp(arguments: argparse.Namespace) -> int:
     return ocsp_command(arguments)
 
 
+def _exporter(arguments: argparse.Namespace) -> int:
+    from stapleguard.cli.exporter import run
+
+    return run(arguments, _world(arguments))
+
+
 _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "hook": _hook,
     "deploy": _deploy,
@@ -304,4 +292,5 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "rehearse": _rehearse,
     "ocsp": _ocsp,
     "explain": _explain,
+    "exporter": _exporter,
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from stapleguard import __version__
+from stapleguard.cli import fleet_arguments
 from stapleguard.model import UsageError, escape
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG: Final = "/etc/stapleguard/stapleguard.toml"
 DEFAULT_STATE: Final = "/var/lib/stapleguard"
+EXPORTER: Final = "answer Prometheus: /probe?target=HOST:PORT&module=NAME, and /metrics of itself"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -144,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME|HOST:PORT",
         help="lineages or endpoints; all deployed lineages without any",
     )
+    fleet_arguments.add_check(check, _seconds)
     add("status", "what is deployed and pending, certificate and staple life left")
     add("retry", "finish or retry everything that is pending", live="seconds for each lineage")
     add("recover", "finish or undo whatever a crash left behind", live="seconds for each lineage")
@@ -157,6 +160,8 @@ def parser() -> argparse.ArgumentParser:
         "nothing of the host touched",
     )
     _ocsp_arguments(commands.add_parser("ocsp", help="the OCSP client and the judge alone"))
+    exporter = commands.add_parser("exporter", help=EXPORTER, description=EXPORTER)
+    fleet_arguments.add_exporter(exporter)
     explain = add("explain", "what a finding means, how it is recognised, how to fix it")
     explain.add_argument("code", nargs="?", metavar="CODE", help="a finding's code; all of them without one")
     return top

@@ -71,7 +71,7 @@ class Strand:
     """All that was seen of one endpoint with one key type, oldest first.
 
     `workers` are the serving processes where this host can tell them apart. Elsewhere `confidence` is what
-    is wanted, and `assumed` how many workers there are held to be.
+    is wanted (0: one handshake is all), and `assumed` how many workers there are held to be.
     """
 
     endpoint: Endpoint
@@ -160,7 +160,7 @@ class Strand:
     @property
     def wanted(self) -> int:
         """How many good handshakes in a row are enough where workers cannot be told apart."""
-        return handshakes_needed(self.assumed, self.confidence)
+        return handshakes_needed(self.assumed, self.confidence) if self.confidence > 0 else 1
 
 
 def confidence_of(run: int, workers: int) -> float:

@@ -6,17 +6,19 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Final
+from typing import Final, assert_never
 
 from stapleguard import diagnosis
 from stapleguard.diagnosis import Decision, Need, Result, Strand, differences, strand_findings
-from stapleguard.engine.prober import Prober, Target
+from stapleguard.engine.fleet import bug
+from stapleguard.engine.prober import KEY_TYPES, Target
 from stapleguard.engine.proof import Proof, prove
 from stapleguard.engine.sight import Sighter
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, Finding, find
 from stapleguard.host import accepting
-from stapleguard.model import Ask, Endpoint, Observation, Severity, StartTls, Verdict, escape
+from stapleguard.inventory import Place
+from stapleguard.model import Ask, Depth, Endpoint, KeyType, Observation, Severity, Verdict, escape
 from stapleguard.wire.handshake import Limits, observe_each
 from stapleguard.wire.line import addresses, addresses_of, is_local
 
@@ -24,27 +26,16 @@ _QUIET: Final = 1.5
 _NAMES_AT_ONCE: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One name to look at: on every address that it has, or on `addresses` alone.
-
-    `server_name` is asked for instead of the host's own name; '' asks for none, as old clients do.
-    """
-
-    host: str
-    port: int
-    server_name: str | None = None
-    addresses: tuple[str, ...] = ()
-    starttls: StartTls | None = None
-
-    def at(self, address: str) -> Endpoint:
-        """Return the endpoint of one address."""
-        name = self.host if self.server_name is None else self.server_name
-        return Endpoint(self.host, self.port, name, address, self.starttls)
-
-    def __str__(self) -> str:
-        shown = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{shown}:{self.port}"
+def look(world: World, place: Place, timeout: float, depth: Depth) -> Result:
+    """Look at one place within about `timeout` seconds."""
+    match depth:
+        case Depth.THOROUGH:
+            return check_place(world, place, timeout)
+        case Depth.QUICK:
+            ((_, result),) = check_quickly(world, [place], timeout)
+            return result
+        case _ as never:
+            assert_never(never)
 
 
 def check_place(world: World, place: Place, timeout: float) -> Result:
@@ -53,77 +44,94 @@ def check_place(world: World, place: Place, timeout: float) -> Result:
     Workers of this host are met one by one; elsewhere as many handshakes are made as the configured
     confidence asks for.
     """
-    found = place.addresses or addresses(place.host, world.config.handshake_timeout)
+    # A dead peer costs it twice, once for finding out what key types there are.
+    each = min(world.config.handshake_timeout, timeout / 4)
+    world = replace(world, config=replace(hurried(world).config, handshake_timeout=each))
+    found = place.addresses or addresses(place.host, each)
     if not found:
         return _nameless(place)
     workers = accepting(place.port) if any(map(is_local, found)) else tuple
     target = Target(tuple(map(place.at, found)), workers=lambda _: workers())
-    proof = prove(hurried(world), target, timeout, prepare=Prober.split_by_key_type)
+    kinds = place.key_types or KEY_TYPES
+    proof = prove(world, target, timeout, prepare=lambda prober: prober.split_by_key_type(kinds))
     return result_of(world, proof, ())
 
 
-def check_quickly(world: World, places: Iterable[Place]) -> Iterator[tuple[Place, Result]]:
-    """Look at any number of places with one handshake for each address, many at once; results as they come.
+def check_quickly(
+    world: World, places: Iterable[Place], timeout: float | None = None
+) -> Iterator[tuple[int, Result]]:
+    """Look at any number of places with one handshake for each address, many at once.
 
+    Yields the number of a place and its result, as they come. `timeout` is for all together, in seconds.
     It says what one client saw, and nothing of other workers: that is what `check_place` is for.
     """
-    sighter, config = Sighter(world, ()), world.config
+    sighter = Sighter(world, ())
     asked: list[tuple[_Pending, Endpoint]] = []
-    nameless: deque[Place] = deque()
+    nameless: deque[_Pending] = deque()
 
     def asks() -> Iterator[Ask]:
-        for pending in _resolved(places, config.handshake_timeout):
+        for pending in _resolved(places, world.config.handshake_timeout):
             if not pending.left:
-                nameless.append(pending.place)
+                nameless.append(pending)
+            kinds: Sequence[KeyType | None] = pending.place.key_types or (None,)
             for endpoint in pending.endpoints:
-                asked.append((pending, endpoint))
-                yield Ask(endpoint)
+                for kind in kinds:
+                    asked.append((pending, endpoint))
+                    yield Ask(endpoint, None, kind)
 
-    limits = Limits(config.handshake_timeout, config.handshake_timeout)
-    for index, observation in observe_each(asks(), limits, now=world.clock.now):
+    each = world.config.handshake_timeout
+    for index, observation in observe_each(asks(), Limits(each, each, timeout), now=world.clock.now):
         pending, endpoint = asked[index]
-        pending.strands[endpoint] = _alone(sighter, observation, config.confidence)
+        try:
+            pending.seen.append((endpoint, _alone(sighter, observation)))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are still to be told of
+            pending.bug = bug(pending.place, error)
         pending.left -= 1
         if not pending.left:
-            yield pending.place, _quick_result(pending)
+            yield pending.number, pending.bug or _quick_result(pending)
+            pending.seen.clear()
         while nameless:
-            place = nameless.popleft()
-            yield place, _nameless(place)
-    for place in nameless:
-        yield place, _nameless(place)
+            one = nameless.popleft()
+            yield one.number, _nameless(one.place)
+    for one in nameless:
+        yield one.number, _nameless(one.place)
 
 
 @dataclass(slots=True)
 class _Pending:
     """A place some of whose addresses are still to be seen."""
 
+    number: int
     place: Place
     endpoints: tuple[Endpoint, ...]
     left: int
-    strands: dict[Endpoint, Strand] = field(default_factory=dict)
+    seen: list[tuple[Endpoint, Strand]] = field(default_factory=list)
+    bug: Result | None = None
 
 
 def _resolved(places: Iterable[Place], timeout: float) -> Iterator[_Pending]:
     """Find the addresses of many names at a time, so that no single one is waited for alone."""
-    waiting = iter(places)
+    waiting = iter(enumerate(places))
     while batch := list(islice(waiting, _NAMES_AT_ONCE)):
-        found = addresses_of([one.host for one in batch if not one.addresses], timeout)
-        for place in batch:
+        found = addresses_of([one.host for _, one in batch if not one.addresses], timeout)
+        for number, place in batch:
             endpoints = tuple(map(place.at, place.addresses or found[place.host]))
-            yield _Pending(place, endpoints, len(endpoints))
+            yield _Pending(number, place, endpoints, len(endpoints) * max(len(place.key_types), 1))
 
 
-def _alone(sighter: Sighter, observation: Observation, confidence: float) -> Strand:
+def _alone(sighter: Sighter, observation: Observation) -> Strand:
+    """Make the strand of one handshake; nothing is claimed of other workers."""
+    endpoint, pinned = observation.ask.endpoint, observation.ask.key_type
     sighting = sighter.sight(observation, None)
     leaf = sighting.leaf
     need = Need.STAPLE if leaf is None or leaf.ocsp_urls else Need.NOT_APPLICABLE
-    endpoint, kind = observation.ask.endpoint, leaf.key_type if leaf else None
+    kind = leaf.key_type if leaf else pinned
     must_staple = leaf.must_staple if leaf else False
-    return Strand(endpoint, kind, need, must_staple, (sighting,), None, confidence)
+    return Strand(endpoint, kind, need, must_staple, (sighting,), None, confidence=0.0)
 
 
 def _quick_result(pending: _Pending) -> Result:
-    strands = tuple(pending.strands[endpoint] for endpoint in pending.endpoints)
+    strands = tuple(strand for _, strand in sorted(pending.seen, key=lambda one: one[0].address))
     found = [one for strand in strands for one in strand_findings(strand)]
     findings = diagnosis.unique([*found, *differences(strands)])
     verdict = diagnosis.verdict_of(findings, strands)
@@ -132,7 +140,7 @@ def _quick_result(pending: _Pending) -> Result:
 
 
 def _nameless(place: Place) -> Result:
-    missing = find(Code.DNS_NAME_NOT_FOUND, str(place), f"{escape(place.host)} has no address")
+    missing = find(Code.DNS_NAME_NOT_FOUND, place.authority, f"{escape(place.host)} has no address")
     return Result("check", Verdict.INCONCLUSIVE, missing.code, (missing,))
 
 

@@ -17,7 +17,7 @@ from stapleguard.wire.line import Line, SocketPair, is_local
 
 _LEAVE_SECONDS: Final = 1.0
 """nginx lets its old workers accept for 100 ms more; one that still does after this serves what it has."""
-_KEY_TYPES: Final = (KeyType.RSA, KeyType.ECDSA)
+KEY_TYPES: Final = (KeyType.RSA, KeyType.ECDSA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +88,16 @@ class Prober:
             counts[strand.endpoint] = counts.get(strand.endpoint, 0) + 1
         return frozenset(i for i, strand in enumerate(self.strands) if counts[strand.endpoint] > 1)
 
-    def split_by_key_type(self) -> None:
-        """Ask each endpoint for an RSA and an ECDSA certificate; where it has both, follow both.
+    def split_by_key_type(self, kinds: Sequence[KeyType]) -> None:
+        """Ask each endpoint for a certificate of each kind of key; where it has several, follow them all.
 
         Where it has neither and no TLS at all, that is what was seen of it.
         """
-        asks = [Ask(one.endpoint, None, kind) for one in self.strands for kind in _KEY_TYPES]
+        asks = [Ask(one.endpoint, None, kind) for one in self.strands for kind in kinds]
         seen = observe(asks, self.limits, now=self.world.clock.now)
         strands: list[Strand] = []
         for index, strand in enumerate(self.strands):
-            mine = seen[index * len(_KEY_TYPES) : (index + 1) * len(_KEY_TYPES)]
+            mine = seen[index * len(kinds) : (index + 1) * len(kinds)]
             offered = [one.ask.key_type for one in mine if one.fault is None]
             several = offered if len(offered) > 1 else [None]
             dead = [one for one in mine if one.fault not in (None, HandshakeFault.ALERT)]

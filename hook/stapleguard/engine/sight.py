@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final, TypeVar
 
 from cryptography import x509
 
@@ -15,6 +16,10 @@ from stapleguard.finding import Code, Finding, find
 from stapleguard.material import NameMatch, TrustPath, leaf_facts, matches_name
 from stapleguard.model import Endpoint, KeyType, LeafFacts, Observation
 from stapleguard.wire.trust import verify_path
+
+_REMEMBERED: Final = 512
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ class Sighter:
         since = max((moment for moment in moments if moment <= now), default=now)
         until = min((moment for moment in moments if moment > now), default=now)
         made = _Chain(leaf, leaf_facts(leaf), path, proved, claimed, since, until)
-        self.chains[sent] = made
+        _keep(self.chains, sent, made)
         for key in [key for key in self.found if key[0] == sent]:
             del self.found[key]
         return made
@@ -99,15 +104,22 @@ class Sighter:
         if known is not None and known[0] <= now < known[1].holds_until:
             return known[1]
         judgement = ocsp.judge(staple, leaf, issuer, now)
-        self.judged[staple, sent] = (now, judgement)
+        _keep(self.judged, (staple, sent), (now, judgement))
         return judgement
 
     def _findings(self, observation: Observation, chain: _Chain) -> tuple[Finding, ...]:
         endpoint = observation.ask.endpoint
         key = (observation.chain, endpoint)
         if key not in self.found:
-            self.found[key] = _chain_findings(endpoint, chain.leaf, chain.path)
+            _keep(self.found, key, _chain_findings(endpoint, chain.leaf, chain.path))
         return self.found[key]
+
+
+def _keep(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    """Remember the newest: a poll asks a few servers again and again, a fleet asks each of many once."""
+    known[key] = value
+    while len(known) > _REMEMBERED:
+        del known[next(iter(known))]
 
 
 def _chain_findings(endpoint: Endpoint, leaf: x509.Certificate, path: TrustPath) -> tuple[Finding, ...]:
