@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "server"))
 from bench import figures, tools
 from bench.options import Options
 
-_PARTS = ("proof", "start", "handshakes", "latency")
+_PARTS = ("proof", "start", "handshakes", "latency", "workers")
 _PYTHON = ("stapleguard", "cryptography", "pyOpenSSL")
 _PROGRAMS = {
     "nginx": "-v",
