@@ -50,7 +50,7 @@ def run(options: Options) -> Report:
     report = Report("handshakes", "full TLS 1.3 handshakes on loopback, ECDSA P-256, staple from a file")
     for label, samples in taken.items():
         report.rows.append(Row(f"{label}: CPU", "us", [one.cpu_each * 1e6 for one in samples], 0))
-        report.rows.append(Row(f"{label}: rate", "1/s", [1 / one.each for one in samples], 0))
+        report.rows.append(Row(f"{label}: rate", "1/s", [1 / one.each for one in samples]))
     report.ratios += _ratios(taken)
     report.notes.append(f"our handshakes offer the groups {groups}")
     if cloop.bundled() is not None:

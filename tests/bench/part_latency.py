@@ -52,7 +52,7 @@ def _ideal(fleet: Sequence[str]) -> float:
 
 def _fill(report: Report, taken: Samples, fleet: Sequence[str]) -> None:
     for label, samples in taken.items():
-        report.rows.append(Row(f"{label}: rate", "1/s", [1 / one.each for one in samples], 0))
+        report.rows.append(Row(f"{label}: rate", "1/s", [1 / one.each for one in samples]))
         report.rows.append(Row(f"{label}: CPU", "us", [one.cpu_each * 1e6 for one in samples], 0))
         if all(one.memory for one in samples):
             report.rows.append(Row(f"{label}: memory", "MiB", [one.memory for one in samples]))
