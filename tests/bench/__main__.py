@@ -6,11 +6,15 @@ import argparse
 import os
 import platform
 import signal
+import subprocess
 import sys
 from importlib import import_module, metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "server"))
+
+from lab.process import LabError
+from stapleguard.model import StapleguardError
 
 from bench import figures, tools
 from bench.options import Options
@@ -27,7 +31,7 @@ _PROGRAMS = {
 
 
 def main() -> int:
-    """Run the parts and print their figures; 0 also where a goal is not met."""
+    """Run the parts and print their figures; 0 also where a goal is not met, 1 when a part broke."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(_PARTS)}; all without")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, a smaller fleet")
@@ -38,13 +42,17 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     # As after Ctrl-C: what was started is ended, what was made is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    reports = []
+    reports, broken = [], 0
     for part in chosen.parts or _PARTS:
         figures.say(f"{part} ...")
-        reports.append(import_module(f"bench.part_{part}").run(Options(quick=chosen.quick)))
+        try:
+            reports.append(import_module(f"bench.part_{part}").run(Options(quick=chosen.quick)))
+        except (figures.BenchError, LabError, StapleguardError, subprocess.SubprocessError) as error:
+            figures.say(f"{part} broke, and has no figures: {error}")
+            broken = 1
     layout = figures.as_json if chosen.json else figures.show
     print(layout(reports, _machine()))
-    return 0
+    return broken
 
 
 def _machine() -> dict[str, str]:

@@ -9,7 +9,7 @@ from time import perf_counter
 from cryptography.hazmat.bindings import _rust
 
 from bench import tools
-from bench.figures import Sample
+from bench.figures import BenchError, Sample
 from bench.usage import cpu
 
 # The order is that of `struct table` in handshakes.c.
@@ -49,7 +49,7 @@ class CLoop:
         names = groups.encode() if groups is not None else None
         self._context = library.context_new(ctypes.byref(table), names)
         if not self._context:
-            raise SystemExit(f"bench: this OpenSSL refuses the groups {groups}")
+            raise BenchError(f"this OpenSSL refuses the groups {groups}")
 
     @property
     def version(self) -> str:
@@ -65,7 +65,7 @@ class CLoop:
         )
         sample = Sample(perf_counter() - begun, count, cpu() - before)
         if good != count:
-            raise SystemExit(f"bench: the C loop got {good} staples of {count}")
+            raise BenchError(f"the C loop got {good} staples of {count}")
         return sample
 
 

@@ -10,6 +10,10 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 
 
+class BenchError(Exception):
+    """Something else happened than what was to be measured; there are no figures then."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One run of a variant: what it took for `count` things done; `memory` is its peak in MiB."""

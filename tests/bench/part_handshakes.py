@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from bench import cloop, ours, programs, tools
-from bench.figures import Ratio, Report, Row, Sample, Samples, Variant, interleave, quotients, say
+from bench.figures import BenchError, Ratio, Report, Row, Sample, Samples, Variant, interleave, quotients, say
 from bench.offer import offered_groups
 from bench.options import Options
 from bench.stapled import NAME, StapledSite
@@ -94,7 +94,7 @@ def _verify(prober: ours.Ours, count: int) -> Sample:
     good = prober.verify()
     sample = Sample(perf_counter() - begun, count, cpu() - before)
     if good != count:
-        raise SystemExit(f"bench: stapleguard found {good} of {count} good")
+        raise BenchError(f"stapleguard found {good} of {count} good")
     return sample
 
 

@@ -16,7 +16,7 @@ from stapleguard.servers import Instance, nginx
 from stapleguard.wire.handshake import Limits, observe
 
 from bench.deployed import NAME, BenchSite, opened
-from bench.figures import Report, Row, quotients, say
+from bench.figures import BenchError, Report, Row, quotients, say
 from bench.options import Options
 
 _WORKERS = 4
@@ -47,7 +47,7 @@ def run(options: Options) -> Report:
                 proofs.append(took)
                 floors.append(floor)
     if not proofs:
-        raise SystemExit("bench: no deployment was proved")
+        raise BenchError("no deployment was proved")
     seen = [one.seen for one in floors]
     report = Report("proof", f"a reload and its proof, nginx with {_WORKERS} workers that ask the responder")
     report.rows = [
@@ -82,7 +82,7 @@ def _floor(site: BenchSite, instance: Instance, issued: Issued) -> _Floor:
         good |= {one.worker for one in looked if one.worker in fresh and _stapled(one, issued)}
         if len(good) == _WORKERS:
             return _Floor(asked - begun, monotonic() - asked)
-    raise SystemExit(f"bench: only {len(good)} of {_WORKERS} workers stapled within {_GIVE_UP:g} s")
+    raise BenchError(f"only {len(good)} of {_WORKERS} workers stapled within {_GIVE_UP:g} s")
 
 
 def _stapled(seen: Observation, issued: Issued) -> bool:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from bench import programs
 from bench.deployed import NAME, BenchSite, opened
-from bench.figures import Ratio, Report, Row, Sample, Variant, interleave
+from bench.figures import BenchError, Ratio, Report, Row, Sample, Variant, interleave
 from bench.options import Options
 from bench.ours import PROGRAM
 
@@ -38,7 +38,7 @@ def _deploy(site: BenchSite) -> Sample:
     site.renew()
     took = site.proof()
     if took is None:
-        raise SystemExit("bench: the deployment was not proved")
+        raise BenchError("the deployment was not proved")
     return Sample(took)
 
 

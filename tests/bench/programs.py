@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import IO
 
-from bench.figures import Sample
+from bench.figures import BenchError, Sample
 
 _SECONDS = 120
 # Should we be killed ourselves, a loop of checks ends with us; `timeout` passes the signal on to all of it.
@@ -43,9 +43,7 @@ def work(argv: Sequence[str], job: Job, cwd: Path | None = None) -> Sample:
     status, out, err = _finished([*_BOUNDED, *argv], json.dumps(asdict(job)), cwd)
     took = json.loads(out) if status == 0 else {"good": f"it ended with {status}:"}
     if took["good"] != len(job.endpoints):
-        raise SystemExit(
-            f"bench: {argv[-1]}: {took['good']} of {len(job.endpoints)} were good\n{err[-2000:]}"
-        )
+        raise BenchError(f"{argv[-1]}: {took['good']} of {len(job.endpoints)} were good\n{err[-2000:]}")
     return Sample(took["seconds"], len(job.endpoints), took["cpu"], took["memory"] / 1024)
 
 
@@ -55,9 +53,7 @@ def shell(script: str, words: Sequence[str], count: int, mark: str, enter: Seque
     _, text, err = _finished([*_BOUNDED, *enter, "sh", "-c", script, "sh", str(count), *words])
     sample = Sample(perf_counter() - begun, count, _children_cpu() - before)
     if text.count(mark) != count:
-        raise SystemExit(
-            f"bench: {text.count(mark)} of {count} said {mark!r}: {words}\n{(text + err)[-2000:]}"
-        )
+        raise BenchError(f"{text.count(mark)} of {count} said {mark!r}: {words}\n{(text + err)[-2000:]}")
     return sample
 
 
@@ -67,7 +63,7 @@ def command(argv: Sequence[str], status: int = 0) -> Sample:
     ended, out, err = _finished(argv)
     sample = Sample(perf_counter() - begun, 1, _children_cpu() - before)
     if ended != status:
-        raise SystemExit(f"bench: {list(argv)} ended with {ended}, not {status}\n{(out + err)[-2000:]}")
+        raise BenchError(f"{list(argv)} ended with {ended}, not {status}\n{(out + err)[-2000:]}")
     return sample
 
 

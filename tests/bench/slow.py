@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from bench import tools
+from bench.figures import BenchError
 
 _LIFE_SECONDS = 900
 _READY_SECONDS = 10
@@ -59,7 +60,7 @@ class SlowLink:
         ready, _, _ = select.select([self._delay.stdout], [], [], _READY_SECONDS)
         words = self._delay.stdout.readline().split() if ready else []
         if len(words) != 3:
-            raise NoLink("no namespaces or TUN devices of our own here (is this root?)")
+            raise BenchError("no namespaces or TUN devices of our own here (is this root?)")
         self.near, self.far = (self._enter(number) for number in words[1:])
         _ip(
             self.near,
@@ -91,11 +92,7 @@ class SlowLink:
             status = self._delay.wait()
         self._delay.stdout.close()
         if status > 0 and self.far:
-            raise NoLink("the slow link broke: what was measured over it is not valid")
-
-
-class NoLink(Exception):
-    """There is no slow link, or none to be trusted."""
+            raise BenchError("the slow link broke: what was measured over it is not valid")
 
 
 def available() -> Path | None:

@@ -16,6 +16,8 @@ from stapleguard.host import Child
 from stapleguard.rehearsal.authority import Authority, Issued, LeafOptions
 from stapleguard.rehearsal.webserver import Nginx, find_nginx, free_port
 
+from bench.figures import BenchError
+
 NAME = "www.bench.test"
 _NOWHERE = "http://127.0.0.1:9/"
 """The responder that the certificates name; nobody asks it."""
@@ -25,7 +27,7 @@ def nginx_binary() -> str:
     """The nginx to be measured with."""
     binary = find_nginx()
     if binary is None:
-        raise SystemExit("bench: there is no nginx on this host")
+        raise BenchError("there is no nginx on this host")
     return binary
 
 
@@ -72,7 +74,7 @@ class StapledSite:
         pid_file = self.directory / "nginx" / "nginx.pid"
         until(lambda: pid_file.exists() or child.poll() is not None, "nginx is ready")
         if child.poll() is not None:
-            raise SystemExit(f"bench: nginx ended\n{(self.directory / 'output.log').read_text()}")
+            raise BenchError(f"nginx ended\n{(self.directory / 'output.log').read_text()}")
 
     def _block(self, name: str) -> str:
         issued = self._authority.issue([name], datetime.now(UTC), LeafOptions(ocsp_url=_NOWHERE))
