@@ -34,9 +34,9 @@ lint: .venv/.done-lint
 docs: setup
 	@.venv/bin/python docs/generate.py
 
-## bench: measure, and print the figures
+## bench: measure beside the peers, and print the figures (a part, quickly: make bench ARGS="latency --quick")
 bench: .venv/.done-test
-	@.venv/bin/python tests/bench.py $(ARGS)
+	@cd tests && ../.venv/bin/python -m bench $(ARGS)
 
 ## sweep: crash at every step of the transaction, one after the other (slow)
 sweep: .venv/.done-test

@@ -1,0 +1,67 @@
+"""Our prober, as the benchmark calls it: the one place to change when the prober does.
+
+As a program it does a job from standard input, in a process and a memory of its own (programs.py).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+from stapleguard.config import Config
+from stapleguard.disk import StateDirectory
+from stapleguard.engine.proof import Prober, Target
+from stapleguard.engine.world import World
+from stapleguard.host import SystemClock
+from stapleguard.model import Endpoint
+from stapleguard.wire.handshake import Limits
+from stapleguard.wire.trust import anchors_from_file
+
+from bench.usage import cpu, peak
+
+PYTHON = sys.executable
+PROGRAM = [str(Path(sys.executable).with_name("stapleguard"))]
+"""The command as it is installed beside this Python."""
+CONCURRENCY = Limits().concurrency
+"""How many handshakes run at once where nobody says otherwise."""
+
+
+class Ours:
+    """One prober, with what it remembers, for these endpoints."""
+
+    def __init__(self, anchors: Path, endpoints: Sequence[Endpoint]) -> None:
+        clock = SystemClock()
+        # The state directory is named and never made: nothing here deploys.
+        state = StateDirectory(anchors.parent / "no-state")
+        world = World(
+            clock, Config(), state, anchors_from_file(str(anchors)), lambda _: None, clock.monotonic()
+        )
+        self._prober = Prober(world, Target(tuple(endpoints)))
+
+    def verify(self) -> int:
+        """Make one handshake with each endpoint and judge it in full; how many were good."""
+        strands = self._prober.look(self._prober.strands(), 1, ())
+        return sum(1 for one in strands if one.last is not None and one.good(one.last))
+
+
+def endpoints_of(places: Sequence[str], name: str) -> list[Endpoint]:
+    """Turn ADDRESS:PORT into endpoints."""
+    split = (place.rpartition(":") for place in places)
+    return [Endpoint(name, int(port), name, address) for address, _, port in split]
+
+
+def main() -> None:
+    """Do the job on standard input."""
+    job = json.load(sys.stdin)
+    ours = Ours(Path(job["anchors"]), endpoints_of(job["endpoints"], job["name"]))
+    before, begun = cpu(), perf_counter()
+    good = ours.verify()
+    took = {"seconds": perf_counter() - begun, "cpu": cpu() - before, "good": good, "memory": peak()}
+    json.dump(took, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
