@@ -13,10 +13,11 @@ from time import perf_counter
 
 from stapleguard.config import Config
 from stapleguard.disk import StateDirectory
-from stapleguard.engine.proof import Prober, Target
+from stapleguard.engine.look import check_quickly
 from stapleguard.engine.world import World
 from stapleguard.host import SystemClock
-from stapleguard.model import Endpoint
+from stapleguard.inventory import Place
+from stapleguard.model import Endpoint, Verdict
 from stapleguard.wire.handshake import Limits
 from stapleguard.wire.trust import anchors_from_file
 
@@ -26,25 +27,25 @@ PYTHON = sys.executable
 PROGRAM = [str(Path(sys.executable).with_name("stapleguard"))]
 """The command as it is installed beside this Python."""
 CONCURRENCY = Limits().concurrency
-"""How many handshakes run at once where nobody says otherwise."""
+"""How many handshakes run at once at most where nobody says otherwise."""
 
 
 class Ours:
-    """One prober, with what it remembers, for these endpoints."""
+    """One sweep over these endpoints, as `check --quick` makes it."""
 
     def __init__(self, anchors: Path, endpoints: Sequence[Endpoint]) -> None:
         clock = SystemClock()
         # The state directory is named and never made: nothing here deploys.
         state = StateDirectory(anchors.parent / "no-state")
-        world = World(
+        self._world = World(
             clock, Config(), state, anchors_from_file(str(anchors)), lambda _: None, clock.monotonic()
         )
-        self._prober = Prober(world, Target(tuple(endpoints)))
+        self._places = [Place(one.host, one.port, one.server_name, (one.address,)) for one in endpoints]
 
     def verify(self) -> int:
         """Make one handshake with each endpoint and judge it in full; how many were good."""
-        strands = self._prober.look(self._prober.strands(), 1, ())
-        return sum(1 for one in strands if one.last is not None and one.good(one.last))
+        told = check_quickly(self._world, self._places)
+        return sum(1 for _, result in told if result.verdict is Verdict.VERIFIED)
 
 
 def endpoints_of(places: Sequence[str], name: str) -> list[Endpoint]:
