@@ -14,6 +14,7 @@ from stapleguard.model import Json, KeyType, Severity
 
 # In this order: an old leaf explains another chain, and that another staple.
 _FACETS: Final = ("leaf", "chain", "staple", "age", "protocol")
+_FEWEST: Final = 2
 _CRITICAL: Final = frozenset({"leaf", "chain"})
 
 
@@ -36,9 +37,10 @@ def differences(strands: Sequence[Strand]) -> tuple[Finding, ...]:
     """
     found: list[Finding] = []
     for members in _clusters(strands).values():
-        nodes = [node for strand in members if (node := _node(strand)) is not None]
-        nodes = _with_age(nodes)
-        if len({node.strand.endpoint for node in nodes}) < 2:
+        if len({strand.endpoint for strand in members}) < _FEWEST:
+            continue
+        nodes = _with_age([node for strand in members if (node := _node(strand)) is not None])
+        if len({node.strand.endpoint for node in nodes}) < _FEWEST:
             continue
         norms = {facet: _norm(nodes, facet) for facet in _FACETS}
         for node in nodes:

@@ -19,7 +19,6 @@ from enum import Enum
 from time import monotonic
 from typing import Final, TypeAlias
 
-from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from stapleguard.material import REFUSALS
@@ -362,7 +361,7 @@ class _Loop:
         connection = attempt.connection
         assert connection is not None  # noqa: S101 - narrows the type
         try:
-            chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+            chain = tls.chain(connection)
         except REFUSALS as error:
             text = f"a certificate that cannot be read ({escape(str(error))})"
             self._fail(attempt, HandshakeFault.ALERT, text)
@@ -376,7 +375,7 @@ class _Loop:
             attempt.at,
             monotonic() - attempt.begun,
             connection.get_protocol_version_name(),
-            tuple(one.public_bytes(Encoding.DER) for one in chain),
+            chain,
             staple,
             attempt.worker,
         )

@@ -21,6 +21,7 @@ _ROUND_TRIPS: Final = 2
 _FILL: Final = 1.1
 _WEIGHT: Final = 1 / 16
 _MEASURED: Final = 16
+_SAMPLED: Final = 8
 _STALE_SECONDS: Final = 0.25
 _STALE_ROUND_TRIPS: Final = 8
 _OPEN_FOR_EACH: Final = 4
@@ -41,6 +42,7 @@ class Pace:
         self.window = min(LEAST, self.most)
         self.round_trip = 0.0
         self.count = 0
+        self.connections = 0
         self.origin = process_time()
         self.fresh: deque[tuple[float, int]] = deque()
         self.running: set[int] = set()
@@ -71,7 +73,10 @@ class Pace:
         self.stale.discard(index)
 
     def connected(self, opened: socket.socket) -> None:
-        """Take the round trip of a new connection into account."""
+        """Take the round trip of a new connection into account; of many, a part is enough."""
+        self.connections += 1
+        if self.connections > LEAST and self.connections % _SAMPLED:
+            return
         try:
             (microseconds,) = _RTT.unpack(opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.size))
         except (OSError, struct.error):

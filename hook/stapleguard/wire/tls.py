@@ -12,7 +12,8 @@ import functools
 import ipaddress
 from typing import Final
 
-from OpenSSL import SSL
+from cryptography import x509
+from OpenSSL import SSL, crypto
 
 from stapleguard.model import Ask, HandshakeFault, KeyType, TlsVersion, escape
 
@@ -58,6 +59,19 @@ def connection(ask: Ask, staple: list[bytes]) -> SSL.Connection:
     return made
 
 
+def chain(made: SSL.Connection) -> tuple[bytes, ...]:
+    """Take the certificates that the peer sent, leaf first, DER; raises one of REFUSALS where one is none."""
+    sent = made.get_peer_cert_chain() or []
+    return tuple(_readable(crypto.dump_certificate(crypto.FILETYPE_ASN1, one)) for one in sent)
+
+
+@functools.lru_cache(maxsize=1024)
+def _readable(der: bytes) -> bytes:
+    # OpenSSL takes certificates that `cryptography` does not read, and all that follows needs to read them.
+    x509.load_der_x509_certificate(der)
+    return der
+
+
 def produced(made: SSL.Connection) -> bytes:
     """Take what OpenSSL wants to send."""
     try:
@@ -89,8 +103,9 @@ def is_address(name: str) -> bool:
 
 @functools.cache
 def _context(tls: TlsVersion | None, key_type: KeyType | None) -> SSL.Context:
+    # No roots, no callback: OpenSSL's own look at the chain then ends at its first error, before it verifies
+    # a single signature of it. The chain is judged afterwards, once for the same bytes.
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     _configure(context, "SSL_CTX_set1_curves_list", _GROUPS)  # where it cannot be told, its own list stays
     if tls is not None:
