@@ -177,8 +177,32 @@ def test_a_certificate_with_sha1_is_held_to_the_rest_of_the_rules() -> None:
 def test_of_two_certificates_of_one_delegate_the_fit_one_counts() -> None:
     unfit = replace(P256.blank_delegate, extensions=(pki.NOT_CA,)).sign(P256.delegate.key)
     certs = tuple(one.certificate.public_bytes(Encoding.DER) for one in (unfit, P256.delegate))
-    assert judged(replace(DELEGATED, certs=certs)).findings == ()
+    (found,) = judged(replace(DELEGATED, certs=certs)).findings
+    assert (found.code, found.evidence["breaks_clients"]) == (Code.OCSP_AMBIGUOUS, ("OpenSSL",))
+    assert judged(replace(DELEGATED, certs=certs[::-1])).findings == ()
     assert critical(judged(replace(DELEGATED, certs=certs[:1]))) == {IMPOSTOR}
+
+
+def test_an_entry_about_another_issuer_is_only_warned_of() -> None:
+    for other in (
+        replace(GOOD.entry.cert_id, key_hash=b"\1" * 20),
+        replace(GOOD.entry.cert_id, algorithm=pki.seq(pki.oid(ALIEN))),
+    ):
+        twice = replace(GOOD, more=(replace(GOOD.entry, cert_id=other, status=pki.revoked(THEN)),))
+        assert (judged(twice).acceptance, others(judged(twice))) == (
+            Acceptance.ACCEPTED,
+            {Code.OCSP_AMBIGUOUS},
+        )
+    same = replace(GOOD.entry.cert_id, serial=pki.integer(7))
+    assert judged(replace(GOOD, more=(replace(GOOD.entry, cert_id=same),))).findings == ()
+
+
+def test_a_string_that_is_not_what_its_tag_says_is_malformed() -> None:
+    for tag, text in ((12, b"T\xdcrk"), (30, b"odd"), (28, b"odd")):
+        name = pki.seq(pki.tlv(17, pki.seq(pki.oid("2.5.4.3"), pki.tlv(tag, text)), constructed=1))
+        odd = pki.retold(P256.leaf.certificate, P256.issuer, subject=name)
+        assert critical(judged(replace(GOOD, certs=(odd,)))) == {MALFORMED}
+        assert critical(judged(replace(GOOD, responder=explicit(1, name)))) == {MALFORMED}
 
 
 UNNEEDED = {

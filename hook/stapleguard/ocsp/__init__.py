@@ -165,7 +165,7 @@ def judge(
     proved = [certificate for certificate in candidates if verifies(answer, certificate)]
     verdict.add(signature_faults(answer, candidates, proved, rules.sha1))
     # 7. That signer is authorized: the issuer itself, or its own delegate for OCSP (3.2 item 4, 4.2.2.2).
-    authority = authority_faults(proved or candidates, answer, issuer, now, rules.sha1)
+    signer, authority = authority_faults(proved or candidates, answer, issuer, now, rules.sha1)
     verdict.add(authority)
     authentic = bool(proved) and not any(
         fault.code is Code.OCSP_UNAUTHORIZED_RESPONDER for fault in authority
@@ -184,6 +184,8 @@ def judge(
 
     # 11. Acceptable, and yet: what servers and clients will stumble over.
     verdict.add(_outlook(entries, leaf, now))
+    if verdict.is_sound():
+        verdict.add(_ambiguity(answer, leaf, issuer, signer, candidates[0]))
     return verdict.judged()
 
 
@@ -207,6 +209,10 @@ class _Draft:
             if len(alike) < _SAID and fault not in alike:
                 self.faults.append(fault)
 
+    def is_sound(self) -> bool:
+        """Tell whether nothing critical was found yet."""
+        return all(_severity(fault) is not Severity.CRITICAL for fault in self.faults)
+
     def rejected(self, fault: Fault) -> Judgement:
         """End here: there is nothing left to look at."""
         self.add((fault,))
@@ -229,12 +235,16 @@ class _Draft:
         )
 
     def _finding(self, fault: Fault) -> Finding:
-        severity = fault.severity or CATALOGUE[fault.code].severity
+        severity = _severity(fault)
         evidence = dict(fault.evidence)
         if severity is Severity.CRITICAL:
             evidence["breaks_clients"] = _broken_clients(fault.code, self.leaf)
         subject = f"OCSP response for serial {self.leaf.serial_number:x}"
         return find(fault.code, subject, fault.message, severity=severity, evidence=evidence)
+
+
+def _severity(fault: Fault) -> Severity:
+    return fault.severity or CATALOGUE[fault.code].severity
 
 
 def _broken_clients(code: Code, leaf: x509.Certificate) -> tuple[str, ...]:
@@ -323,6 +333,26 @@ def _cert_status(entry: Entry) -> Iterable[Fault]:
             yield Fault(Code.OCSP_UNKNOWN, "the responder does not know the certificate")
         case _:
             assert_never(entry.status)
+
+
+def _ambiguity(
+    answer: Answer,
+    leaf: x509.Certificate,
+    issuer: x509.Certificate,
+    signer: x509.Certificate | None,
+    first: x509.Certificate,
+) -> Iterable[Fault]:
+    """Say what OpenSSL stumbles over, which looks at the first certificate named and at every entry."""
+    evidence: dict[str, Json] = {"breaks_clients": ("OpenSSL",)}
+    if not all(
+        entry.algorithm and entry.cert_id[:2] == cert_id(leaf, issuer, entry.algorithm.name)[:2]
+        for entry in answer.entries
+    ):
+        why = "the response also speaks of certificates of other issuers"
+        yield Fault(Code.OCSP_AMBIGUOUS, why, evidence)
+    if signer != first:
+        why = "the first certificate that the responderID names is not the one that may sign"
+        yield Fault(Code.OCSP_AMBIGUOUS, why, evidence)
 
 
 def _outlook(entries: Iterable[Entry], leaf: x509.Certificate, now: datetime) -> Iterable[Fault]:

@@ -24,6 +24,7 @@ from cryptography.x509.oid import ExtensionOID, OCSPExtensionOID, SignatureAlgor
 
 from stapleguard.finding import Code
 from stapleguard.model import CertStatus, Json, Severity, escape
+from stapleguard.ocsp.certificate import check_name, check_names
 from stapleguard.ocsp.der import Element, elements
 
 MAX_RESPONSE: Final = 65536
@@ -220,12 +221,15 @@ def _read(der: bytes, response: ocsp.OCSPResponse) -> Answer:
         if is_so:
             raise ValueError(why)
     responder_id = _responder_id(response, body.responder)
+    certificates = tuple(response.certificates)
+    for certificate in certificates:
+        check_names(certificate)
     return Answer(
         tbs=body.tbs,
         signature=response.signature,
         algorithm=oid,
         scheme=scheme,
-        certificates=tuple(response.certificates),
+        certificates=certificates,
         responder_id=responder_id,
         responder=str(responder_id),
         produced_at=response.produced_at_utc,
@@ -284,6 +288,7 @@ def _responder_id(response: ocsp.OCSPResponse, encoded: bytes) -> ResponderId:
     try:
         return ResponderId(encoded, response.responder_name, None)
     except HOSTILE:
+        check_name(encoded)
         return ResponderId(encoded, None, None)
 
 

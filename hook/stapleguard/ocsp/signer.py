@@ -8,20 +8,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, PublicKeyAlgorithmOID
 
 from stapleguard.finding import Code
 from stapleguard.ocsp.answer import HASHES, HOSTILE, Answer, Fault, Pss, ResponderId, Scheme, pss, scheme_of
-from stapleguard.ocsp.der import elements
+from stapleguard.ocsp.certificate import encoded_fields, remember
 
 _STRONG_HASHES: Final = ("sha256", "sha384", "sha512")
 _MIN_RSA_BITS: Final = 2048
@@ -38,9 +36,6 @@ _DELEGATE_EXTENSIONS: Final = frozenset(
         ExtensionOID.CERTIFICATE_POLICIES,
     }
 )
-# What is remembered of a certificate follows from its bytes alone, so it cannot grow old: every staple
-# of a run asks the same of the same issuer, leaf and delegate.
-_remember = lru_cache(maxsize=64)
 
 
 class Sha1(Enum):
@@ -57,7 +52,7 @@ def question(
     return ocsp.OCSPRequestBuilder().add_certificate(leaf, issuer, algorithm).build()
 
 
-@_remember
+@remember
 def cert_id(leaf: x509.Certificate, issuer: x509.Certificate, algorithm: str) -> tuple[bytes, bytes, int]:
     """Compute issuerNameHash, issuerKeyHash and serialNumber of the CertID of `leaf` (4.1.1).
 
@@ -67,7 +62,7 @@ def cert_id(leaf: x509.Certificate, issuer: x509.Certificate, algorithm: str) ->
     return asked.issuer_name_hash, asked.issuer_key_hash, asked.serial_number
 
 
-@_remember
+@remember
 def must_staple(leaf: x509.Certificate) -> bool:
     """Tell whether the certificate demands status_request (RFC 7633)."""
     try:
@@ -77,44 +72,6 @@ def must_staple(leaf: x509.Certificate) -> bool:
     return x509.TLSFeatureType.status_request in features
 
 
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """Fields of a certificate in DER, as they stand and decoded by nobody.
-
-    `key` is what the BIT STRING subjectPublicKey holds; parameters of an algorithm are None when absent.
-    """
-
-    issuer: bytes
-    subject: bytes
-    inner_algorithm: bytes
-    outer_algorithm: bytes
-    parameters: bytes | None
-    key: bytes
-    key_parameters: bytes | None
-
-
-@_remember
-def _encoded(certificate: x509.Certificate) -> _Encoded:
-    (whole,) = elements(certificate.public_bytes(Encoding.DER))
-    tbs, outer, _ = elements(whole.contents)
-    fields = elements(tbs.contents)
-    if fields[0].tag == 0:  # [0] version; v1, the DEFAULT, is not encoded
-        del fields[0]
-    _, inner, issuer, _, subject, key_info, *_ = fields
-    algorithm, key = elements(key_info.contents)
-    _, *parameters = elements(outer.contents)
-    _, *key_parameters = elements(algorithm.contents)
-    return _Encoded(
-        issuer=issuer.encoded,
-        subject=subject.encoded,
-        inner_algorithm=inner.encoded,
-        outer_algorithm=outer.encoded,
-        parameters=parameters[0].encoded if parameters else None,
-        key=key.contents[1:],  # after the count of unused bits, as 4.1.1 and 4.2.2.3 hash it
-        key_parameters=key_parameters[0].encoded if key_parameters else None,
-    )
-
-
 def named(answer: Answer, issuer: x509.Certificate) -> tuple[x509.Certificate, ...]:
     """Step 5: list the certificates that the responderID may mean, each once."""
     certificates = dict.fromkeys((issuer, *answer.certificates))
@@ -122,7 +79,7 @@ def named(answer: Answer, issuer: x509.Certificate) -> tuple[x509.Certificate, .
 
 
 def _is_named(responder_id: ResponderId, certificate: x509.Certificate) -> bool:
-    encoded = _encoded(certificate)
+    encoded = encoded_fields(certificate)
     if responder_id.key_hash is not None:
         return responder_id.key_hash == hashlib.sha1(encoded.key, usedforsecurity=False).digest()
     if responder_id.name == encoded.subject:
@@ -140,14 +97,14 @@ def verifies(answer: Answer, certificate: x509.Certificate) -> bool:
     return _proves(certificate, answer.scheme, answer.signature, answer.tbs)
 
 
-@_remember
+@remember
 def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Tell whether the issuer's name stands in a certificate and its key signed it (RFC 5280 section 6.1.3).
 
     SHA-1 passes here: whether it may is a question of its own, and of a leaf it is never asked.
     """
-    encoded = _encoded(certificate)
-    if encoded.issuer != _encoded(issuer).subject or encoded.inner_algorithm != encoded.outer_algorithm:
+    encoded = encoded_fields(certificate)
+    if encoded.issuer != encoded_fields(issuer).subject or encoded.inner_algorithm != encoded.outer_algorithm:
         return False
     try:
         scheme = scheme_of(certificate.signature_algorithm_oid, encoded.parameters)
@@ -202,7 +159,7 @@ def _key_allows(certificate: x509.Certificate, scheme: Scheme) -> bool:
         return True
     if scheme.pss is None:
         return False
-    parameters = _encoded(certificate).key_parameters
+    parameters = encoded_fields(certificate).key_parameters
     if parameters is None:
         return True
     tied = pss(parameters)
@@ -266,13 +223,13 @@ def authority_faults(
     issuer: x509.Certificate,
     now: datetime,
     sha1: Sha1,
-) -> tuple[Fault, ...]:
-    """Step 7: say what speaks against the best candidate (one key may have several certificates)."""
-    judged = [tuple(_against(certificate, answer, issuer, now, sha1)) for certificate in candidates]
+) -> tuple[x509.Certificate | None, tuple[Fault, ...]]:
+    """Step 7: choose the fittest candidate (one key may have several certificates); say what it lacks."""
+    judged = [(one, tuple(_against(one, answer, issuer, now, sha1))) for one in candidates]
     if not judged:
         why = f"the responder {answer.responder} is neither the issuer nor a certificate in the response"
-        return (Fault(Code.OCSP_UNAUTHORIZED_RESPONDER, why, {"responder": answer.responder}),)
-    return min(judged, key=lambda faults: sum(fault.code is not Code.OCSP_NO_NOCHECK for fault in faults))
+        return None, (_unauthorized(answer, why),)
+    return min(judged, key=lambda pair: sum(fault.code is not Code.OCSP_NO_NOCHECK for fault in pair[1]))
 
 
 def _against(
@@ -322,7 +279,7 @@ class _Delegate:
     nocheck: bool
 
 
-@_remember
+@remember
 def _as_delegate(certificate: x509.Certificate) -> _Delegate | None:
     """Read a certificate as a delegate's; None when its extensions cannot be read."""
     with warnings.catch_warnings(action="ignore"):
