@@ -34,6 +34,8 @@ WEEK: Final = 604800
 # The wrapper grants 5 minutes of skew and a week of age, whatever nextUpdate says; so do we here.
 RULES: Final = Rules(max_age=WEEK)
 KINDS: Final = (KeyKind.P256, KeyKind.P384, KeyKind.RSA2048, KeyKind.ED25519)
+# A mutation is not for the key, certificate or signature that an earlier one put there.
+_UNFIT: Final = (AssertionError, AttributeError, TypeError, ValueError, ZeroDivisionError)
 _OPTIONS: Final = (
     *("-partial_chain", "-no-CApath", "-no-CAstore", "-no_nonce"),
     *("-validity_period", "300", "-status_age", str(WEEK)),
@@ -144,9 +146,12 @@ def _semantic(random: Random, setting: Setting, times: int) -> Variant:
         make = mutation.broken if random.random() < 0.6 else mutation.twin
         try:
             made = make(replace(setting, base=variant.answer))
-        except (AssertionError, ValueError):
-            continue  # not for a key or a certificate that an earlier mutation put there
-        variant = made if isinstance(made, Variant) else replace(variant, answer=made)
+            made = made if isinstance(made, Variant) else replace(variant, answer=made)
+            if isinstance(made.answer, Answer):
+                made.answer.der()
+        except _UNFIT:
+            continue
+        variant = made
     return variant
 
 
@@ -169,7 +174,7 @@ def _elements(random: Random, bent: Bent, signer: Answer) -> Bent:
     algorithm = signer.algorithm
     try:
         return Bent("elements, signed", sign_anew(root, signer.key, algorithm, issuer), bent.of)
-    except (AssertionError, ValueError):
+    except _UNFIT:
         return Bent("elements, signed", sign_anew(root, signer.key, usual(signer.key), issuer), bent.of)
 
 
