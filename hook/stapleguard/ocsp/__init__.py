@@ -318,7 +318,7 @@ def _times(entry: Entry, produced_at: datetime, now: datetime, rules: Rules) -> 
 
 
 def _shown(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _cert_status(entry: Entry) -> Iterable[Fault]:
