@@ -68,7 +68,7 @@ mutants: .venv/.done-test
 
 ## bench-judge: what a judgement costs, usual and at worst
 bench-judge: .venv/.done-test
-	@$(JUDGE)/bench.py
+	@$(JUDGE)/cost.py
 
 ## judge-coverage: every branch of the judge is run by its tests, or this fails
 judge-coverage: .venv/.done-test

@@ -183,6 +183,14 @@ def test_of_two_certificates_of_one_delegate_the_fit_one_counts() -> None:
     assert critical(judged(replace(DELEGATED, certs=certs[:1]))) == {IMPOSTOR}
 
 
+def test_of_a_crowd_of_certificates_the_first_sixteen_are_tried() -> None:
+    unfit = replace(P256.blank_delegate, extensions=(pki.NOT_CA,))
+    crowd = [replace(unfit, serial=number).sign(P256.delegate.key) for number in range(1, 17)]
+    certs = [one.certificate.public_bytes(Encoding.DER) for one in (*crowd, P256.delegate)]
+    assert critical(judged(replace(DELEGATED, certs=tuple(certs)))) == {IMPOSTOR}
+    assert judged(replace(DELEGATED, certs=tuple(certs[1:]))).acceptance is Acceptance.ACCEPTED
+
+
 def test_an_entry_about_another_issuer_is_only_warned_of() -> None:
     for other in (
         replace(GOOD.entry.cert_id, key_hash=b"\1" * 20),

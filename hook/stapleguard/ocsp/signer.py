@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from itertools import islice
 from typing import Final
 
 from cryptography import x509
@@ -21,6 +22,8 @@ from stapleguard.finding import Code
 from stapleguard.ocsp.answer import HASHES, HOSTILE, Answer, Fault, Pss, ResponderId, Scheme, pss, scheme_of
 from stapleguard.ocsp.certificate import encoded_fields, remember
 
+# Of one signer there are two or three certificates; hundreds are there to make us try hundreds of keys.
+_MAX_MEANT: Final = 16
 _STRONG_HASHES: Final = ("sha256", "sha384", "sha512")
 _MIN_RSA_BITS: Final = 2048
 _MIN_RSA_EXPONENT: Final = 3
@@ -73,9 +76,10 @@ def must_staple(leaf: x509.Certificate) -> bool:
 
 
 def named(answer: Answer, issuer: x509.Certificate) -> tuple[x509.Certificate, ...]:
-    """Step 5: list the certificates that the responderID may mean, each once."""
+    """Step 5: list the certificates that the responderID may mean, each once, and no crowd of them."""
     certificates = dict.fromkeys((issuer, *answer.certificates))
-    return tuple(one for one in certificates if _is_named(answer.responder_id, one))
+    meant = (one for one in certificates if _is_named(answer.responder_id, one))
+    return tuple(islice(meant, _MAX_MEANT))
 
 
 def _is_named(responder_id: ResponderId, certificate: x509.Certificate) -> bool:
