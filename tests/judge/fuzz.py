@@ -6,7 +6,6 @@ is checked again in another way. `make fuzz ARGS="-max_total_time=600"`; the arg
 
 from __future__ import annotations
 
-import atexit
 import sys
 import tempfile
 import time
@@ -38,7 +37,7 @@ CPU_SECONDS = 1.0
 
 
 class Counts:
-    """What came of it; printed at the end, so that a fuzzer that accepts nothing is noticed."""
+    """What came of it; printed now and then, so that a fuzzer that accepts nothing is noticed."""
 
     accepted = 0
     rejected = 0
@@ -49,6 +48,8 @@ def one_input(data: bytes) -> None:
     started = time.process_time()
     judgement = judge(data, LEAF, ISSUER, NOW, Rules())
     assert time.process_time() - started < CPU_SECONDS, "more than a second"
+    if (Counts.accepted + Counts.rejected) % 10_000 == 9_999:
+        print(f"accepted {Counts.accepted}, rejected {Counts.rejected}", flush=True)
     critical = [found for found in judgement.findings if found.critical]
     assert all(found.message.isprintable() for found in judgement.findings)
     assert judgement.half_life is None or judgement.this_update is not None
@@ -95,7 +96,6 @@ def seeds(directory: Path) -> None:
 def main() -> None:
     """Start from the factory's answers; end after ten minutes unless told otherwise."""
     warnings.simplefilter("ignore")
-    atexit.register(lambda: print(f"accepted {Counts.accepted}, rejected {Counts.rejected}"))
     given = sys.argv[1:] or ["-max_total_time=600"]
     with tempfile.TemporaryDirectory(prefix="stapleguard-fuzz-") as directory:
         seeds(Path(directory))

@@ -220,7 +220,7 @@ MISTAKES: Final = (
         "else SCHEMES.get(oid, SCHEMES[SignatureAlgorithmOID.ECDSA_WITH_SHA256])",
     ),
     # extensions
-    judge("critical extension of the response ignored", "(*answer.unknown_critical, *(oid", "(*(oid"),
+    judge("critical extension of the response ignored", "(*answer.unknown_critical, *(oid", "(*(), *(oid"),
     judge(
         "critical extension of an entry ignored",
         "*(oid for entry in entries for oid in entry.unknown_critical)",
@@ -296,24 +296,31 @@ MISTAKES: Final = (
 )
 
 
+def mistaken(mistake: Mistake, package: Path) -> str:
+    """Write the mistake into the text of its file; ValueError when it does not fit there any more."""
+    text = (package / "ocsp" / mistake.file).read_text()
+    if text.count(mistake.right) != 1:
+        raise ValueError(f"{mistake.name}: the text is there {text.count(mistake.right)} times")
+    wrong = text.replace(mistake.right, mistake.wrong)
+    compile(wrong, mistake.file, "exec")
+    return wrong
+
+
 def caught(mistake: Mistake, copy: Path) -> str:
     """Put one mistake into a copy of the package, run the suite, put the right text back; say how it went."""
     path = copy / "stapleguard" / "ocsp" / mistake.file
     text = path.read_text()
-    if text.count(mistake.right) != 1:
-        return f"does not apply: its text is there {text.count(mistake.right)} times"
-    path.write_text(text.replace(mistake.right, mistake.wrong))
     try:
-        compile(path.read_text(), str(path), "exec")
+        path.write_text(mistaken(mistake, copy / "stapleguard"))
         done = _suite(copy)
-    except SyntaxError as error:
-        return f"does not apply: {error}"
+    except (SyntaxError, ValueError) as error:
+        return f"DOES NOT APPLY ({error})"
     finally:
         path.write_text(text)
     # 1: tests failed; 2: the tests could not even be read (pytest's own statuses).
     if done.returncode == 0:
         return "SURVIVED"
-    return "caught" if done.returncode == 1 else f"does not apply: pytest ended with {done.returncode}"
+    return "caught" if done.returncode == 1 else f"DOES NOT APPLY (pytest ended with {done.returncode})"
 
 
 def _suite(copy: Path) -> subprocess.CompletedProcess[str]:

@@ -206,7 +206,7 @@ def test_an_entry_about_another_issuer_is_only_warned_of() -> None:
 
 
 def test_a_string_that_is_not_what_its_tag_says_is_malformed() -> None:
-    for tag, text in ((12, b"T\xdcrk"), (30, b"odd"), (28, b"odd")):
+    for tag, text in ((12, b"T\xdcrk"), (30, b"odd"), (28, b"odd"), (26, b"visible"), (4, b"octets")):
         name = pki.seq(pki.tlv(17, pki.seq(pki.oid("2.5.4.3"), pki.tlv(tag, text)), constructed=1))
         odd = pki.retold(P256.leaf.certificate, P256.issuer, subject=name)
         assert critical(judged(replace(GOOD, certs=(odd,)))) == {MALFORMED}

@@ -285,10 +285,10 @@ def _responder_id(response: ocsp.OCSPResponse, encoded: bytes) -> ResponderId:
         if len(key_hash) != SHA1.digest_size:
             raise ValueError("the KeyHash of the responderID is not a SHA-1 value")
         return ResponderId(None, None, key_hash)
+    check_name(encoded)
     try:
         return ResponderId(encoded, response.responder_name, None)
     except HOSTILE:
-        check_name(encoded)
         return ResponderId(encoded, None, None)
 
 

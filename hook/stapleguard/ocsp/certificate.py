@@ -15,8 +15,10 @@ from stapleguard.ocsp.der import elements
 # of a run asks the same of the same issuer, leaf and delegate.
 remember = lru_cache(maxsize=64)
 
-# UTF8String, UniversalString, BMPString. T61String is read as bytes: old authorities write Latin-1 there.
+# UTF8String, NumericString, PrintableString, T61String, IA5String, UniversalString, BMPString, BIT STRING.
+# T61String is read as bytes, as old authorities write Latin-1 there; so are those that nobody misreads.
 _TEXT: Final = {12: "utf-8", 28: "utf-32-be", 30: "utf-16-be"}
+_BYTES: Final = frozenset({3, 18, 19, 20, 22})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,15 @@ def check_names(certificate: x509.Certificate) -> None:
 
 
 def check_name(name: bytes) -> None:
-    """Raise ValueError where a string in a Name (DER) is not in the encoding that its tag says.
+    """Raise ValueError where a value in a Name (DER) is no string, or not in the encoding of its tag.
 
-    `cryptography` looks only when it is asked for the name, and then refuses Latin-1, too.
+    RFC 5280 section 4.1.2.4. `cryptography` looks only when it is asked for the name, and then refuses
+    Latin-1, too.
     """
     (whole,) = elements(name)
     for relative in elements(whole.contents):
         for attribute in elements(relative.contents):
             _, value = elements(attribute.contents)
-            if value.class_ == 0 and value.tag in _TEXT:
-                value.contents.decode(_TEXT[value.tag])
+            if value.class_ or value.tag not in _BYTES | _TEXT.keys():
+                raise ValueError("a value in a name is no string")
+            value.contents.decode(_TEXT.get(value.tag, "latin-1"))
