@@ -1,4 +1,4 @@
-"""Seeded mistakes: each is put into a copy of the judge, one at a time, and the suite must catch it.
+"""Seeded mistakes: each is put into a copy of the repository, one at a time, and the suite must catch it.
 
 `make mutants` runs all; `make mutants ARGS=nextUpdate` those whose name has the word. A mistake whose
 place is gone from the code is an error too: it must be written anew, or it guards nothing.
@@ -7,7 +7,6 @@ place is gone from the code is an error too: it must be written anew, or it guar
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from time import monotonic
 from typing import Final
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
-SUITE: Final = ("tests/unit/test_ocsp_judge.py", "tests/judge/test_vectors.py")
+SUITE: Final = ("tests/judge/test_vectors.py", "tests/unit/test_ocsp_judge.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,10 +307,11 @@ def mistaken(mistake: Mistake, package: Path) -> str:
 
 def caught(mistake: Mistake, copy: Path) -> str:
     """Put one mistake into a copy of the package, run the suite, put the right text back; say how it went."""
-    path = copy / "stapleguard" / "ocsp" / mistake.file
+    package = copy / "hook" / "stapleguard"
+    path = package / "ocsp" / mistake.file
     text = path.read_text()
     try:
-        path.write_text(mistaken(mistake, copy / "stapleguard"))
+        path.write_text(mistaken(mistake, package))
         done = _suite(copy)
     except (SyntaxError, ValueError) as error:
         return f"DOES NOT APPLY ({error})"
@@ -324,10 +324,9 @@ def caught(mistake: Mistake, copy: Path) -> str:
 
 
 def _suite(copy: Path) -> subprocess.CompletedProcess[str]:
-    paths = f"pythonpath={copy} tests tests/judge"
-    argv = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-o", paths, *SUITE]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(argv, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    # setup.cfg puts the copy's own hook and tests in front of everything else.
+    argv = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *SUITE]
+    return subprocess.run(argv, cwd=copy, capture_output=True, text=True, check=False)
 
 
 def main() -> int:
@@ -340,7 +339,9 @@ def main() -> int:
     started, failed = monotonic(), 0
     with tempfile.TemporaryDirectory(prefix="stapleguard-mutants-") as directory:
         copy = Path(directory)
-        shutil.copytree(REPOSITORY / "hook" / "stapleguard", copy / "stapleguard")
+        for part in ("hook", "tests"):
+            shutil.copytree(REPOSITORY / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(REPOSITORY / "setup.cfg", copy)
         before = _suite(copy)
         if before.returncode:
             print(f"the suite fails without any mistake\n{before.stdout}", file=sys.stderr)
