@@ -4,6 +4,7 @@ ARGS =
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 
 .PHONY: help setup rehearse test lint docs bench sweep load clean
+.PHONY: vectors differential fuzz mutants bench-judge judge-coverage
 
 ## help: list the targets
 help:
@@ -46,10 +47,38 @@ sweep: .venv/.done-test
 load: .venv/.done-test
 	@STAPLEGUARD_LOAD_RENEWALS=20 .venv/bin/python -m pytest tests/server/test_load.py -s $(ARGS)
 
+# The judge's gauntlets; tests/judge is a folder of scripts as well as of tests.
+JUDGE = PYTHONPATH=tests:tests/judge .venv/bin/python tests/judge
+
+## vectors: the judge on every broken rule and its twin, in every setting, with fresh keys
+vectors: .venv/.done-test
+	@$(JUDGE)/vectors.py
+
+## differential: the judge beside `openssl ocsp` on 20,000 bent answers (ARGS="--count N --seed N --keep DIR")
+differential: .venv/.done-test
+	@$(JUDGE)/differential.py $(ARGS)
+
+## fuzz: ten minutes of atheris over the judge (libFuzzer's options: ARGS="-max_total_time=60")
+fuzz: .venv/.done-fuzz
+	@$(JUDGE)/fuzz.py $(ARGS)
+
+## mutants: put seeded mistakes into a copy of the judge; each must be caught (words to choose by: ARGS="nextUpdate")
+mutants: .venv/.done-test
+	@$(JUDGE)/mutants.py $(ARGS)
+
+## bench-judge: what a judgement costs, usual and at worst
+bench-judge: .venv/.done-test
+	@$(JUDGE)/cost.py
+
+## judge-coverage: every branch of the judge is run by its tests, or this fails
+judge-coverage: .venv/.done-test
+	@.venv/bin/python -m coverage run --rcfile=setup.cfg -m pytest -q tests/judge/test_vectors.py tests/unit/test_ocsp_judge.py
+	@.venv/bin/python -m coverage report --rcfile=setup.cfg
+
 ## clean: remove everything that was made here
 clean:
 	rm -rf .venv .venv-certbot build dist hook/*.egg-info .hypothesis .import_linter_cache
-	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .coverage
 	find hook tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment; each stamp is older than what it was made from -----------------------------
@@ -64,6 +93,10 @@ clean:
 
 .venv/.done-test: .venv/.done-setup
 	@$(PIP) install -e '.[test]'
+	@touch $@
+
+.venv/.done-fuzz: .venv/.done-test
+	@$(PIP) install -e '.[fuzz]'
 	@touch $@
 
 .venv/.done-lint: .venv/.done-setup

@@ -85,6 +85,17 @@ def bits(contents: bytes, unused: int = 0) -> bytes:
     return tlv(3, bytes([unused]), contents)
 
 
+def elements(encoded: bytes) -> list[bytes]:
+    """Split what is in one constructed element."""
+    contents = parser.parse(encoded)[4]
+    found = []
+    while contents:
+        size = parser.peek(contents)
+        found.append(contents[:size])
+        contents = contents[size:]
+    return found
+
+
 def integer(value: int) -> bytes:
     """INTEGER."""
     made: bytes = Integer(value).dump()
@@ -131,6 +142,7 @@ class KeyKind(Enum):
     RSA1024 = "rsa-1024"
     P256 = "p-256"
     P384 = "p-384"
+    P521 = "p-521"
     P224 = "p-224"
     ED25519 = "ed25519"
     ED448 = "ed448"
@@ -148,6 +160,8 @@ def new_key(kind: KeyKind) -> PrivateKey:
             return ec.generate_private_key(ec.SECP256R1())
         case KeyKind.P384:
             return ec.generate_private_key(ec.SECP384R1())
+        case KeyKind.P521:
+            return ec.generate_private_key(ec.SECP521R1())
         case KeyKind.P224:
             return ec.generate_private_key(ec.SECP224R1())
         case KeyKind.ED25519:
@@ -166,6 +180,12 @@ def name(common_name: str) -> x509.Name:
             x509.NameAttribute(NameOID.COMMON_NAME, common_name),
         ]
     )
+
+
+def printable_name(common_name: str) -> bytes:
+    """Write the same name in PrintableStrings, where `cryptography` writes UTF8Strings."""
+    pairs = (("2.5.4.10", "Test"), ("2.5.4.3", common_name))
+    return seq(*(tlv(17, seq(oid(kind), tlv(19, text.encode())), constructed=1) for kind, text in pairs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,15 +267,18 @@ class Pki:
 
 
 @cache
-def make_pki(kind: KeyKind, now: datetime) -> Pki:
-    """One set for each kind of key and time (key generation is the slow part of the tests)."""
+def make_pki(kind: KeyKind, now: datetime, delegate: KeyKind | None = None) -> Pki:
+    """One set for each kind of key and time (key generation is the slow part of the tests).
+
+    The delegate's key is of the same kind unless another is named.
+    """
     start, end = now - timedelta(days=30), now + timedelta(days=60)
     issuer = Blank("Test CA", start - timedelta(days=700), end + timedelta(days=700), extensions=(CA,)).sign(
         new_key(kind)
     )
     leaf = Blank("leaf.test", start, end, under=issuer, extensions=(NOT_CA,)).sign(new_key(kind))
     blank = Blank("Test OCSP", start, end, under=issuer, extensions=DELEGATE)
-    return Pki(kind, issuer, leaf, blank.sign(new_key(kind)), blank)
+    return Pki(kind, issuer, leaf, blank.sign(new_key(delegate or kind)), blank)
 
 
 # --- signatures --------------------------------------------------------------------------------
@@ -316,7 +339,9 @@ RSA_SHA1: Final = Algorithm(seq(oid("1.2.840.113549.1.1.5"), NULL), _rsa(hashes.
 RSA_SHA256: Final = Algorithm(seq(oid("1.2.840.113549.1.1.11"), NULL), _rsa(hashes.SHA256()))
 RSA_SHA384: Final = Algorithm(seq(oid("1.2.840.113549.1.1.12"), NULL), _rsa(hashes.SHA384()))
 RSA_SHA512: Final = Algorithm(seq(oid("1.2.840.113549.1.1.13"), NULL), _rsa(hashes.SHA512()))
+RSA_MD5: Final = Algorithm(seq(oid("1.2.840.113549.1.1.4"), NULL), _rsa(hashes.MD5()))  # refused by all
 PSS_SHA256: Final = pss(SHA256, hashes.SHA256())
+PSS_SHA384: Final = pss(SHA384, hashes.SHA384(), salt=48)
 # The refused one; its parameters are all defaults, and so not encoded.
 PSS_SHA1: Final = Algorithm(seq(oid("1.2.840.113549.1.1.10"), seq()), pss(SHA1, hashes.SHA1(), salt=20).sign)
 ECDSA_SHA1: Final = Algorithm(seq(oid("1.2.840.10045.4.1")), _ecdsa(hashes.SHA1()))  # the refused one
@@ -327,16 +352,22 @@ ED25519: Final = Algorithm(seq(oid("1.3.101.112")), _edwards)
 ED448: Final = Algorithm(seq(oid("1.3.101.113")), _edwards)
 DSA_SHA256: Final = Algorithm(seq(oid("2.16.840.1.101.3.4.3.2")), _dsa)
 
-USUAL: Final = {
-    KeyKind.RSA2048: RSA_SHA256,
-    KeyKind.RSA1024: RSA_SHA256,
-    KeyKind.P256: ECDSA_SHA256,
-    KeyKind.P384: ECDSA_SHA384,
-    KeyKind.P224: ECDSA_SHA256,
-    KeyKind.ED25519: ED25519,
-    KeyKind.ED448: ED448,
-    KeyKind.DSA2048: DSA_SHA256,
-}
+
+def usual(key: PrivateKey) -> Algorithm:
+    """Name the algorithm that is usual with a key."""
+    match key:
+        case rsa.RSAPrivateKey():
+            return RSA_SHA256
+        case ec.EllipticCurvePrivateKey() if key.key_size == 384:
+            return ECDSA_SHA384
+        case ec.EllipticCurvePrivateKey():
+            return ECDSA_SHA256
+        case ed25519.Ed25519PrivateKey():
+            return ED25519
+        case ed448.Ed448PrivateKey():
+            return ED448
+        case dsa.DSAPrivateKey():
+            return DSA_SHA256
 
 
 def resigned(
@@ -352,6 +383,41 @@ def resigned(
     return x509.load_der_x509_certificate(
         seq(tbs, outer or algorithm.encoded, bits(algorithm.sign(by.key, tbs)))
     )
+
+
+def retold(
+    certificate: x509.Certificate,
+    by: Signer,
+    *,
+    version: int = 2,
+    serial: bytes | None = None,
+    issuer: bytes | None = None,
+    subject: bytes | None = None,
+    key_info: bytes | None = None,
+    extensions: tuple[bytes, ...] | None = None,
+    algorithm: Algorithm | None = None,
+    damage: Callable[[bytes], bytes] = bytes,
+) -> bytes:
+    """Sign a certificate anew with fields (DER) that `cryptography` would not write; v1 is version 0."""
+    said = Certificate.load(certificate.public_bytes(Encoding.DER))["tbs_certificate"]
+    signed = algorithm or usual(by.key)
+    kept = said["extensions"].dump() if extensions is None else explicit(3, seq(*extensions))
+    tbs = seq(
+        explicit(0, integer(version)) if version else b"",
+        serial or said["serial_number"].dump(),
+        signed.encoded,
+        issuer or said["issuer"].dump(),
+        said["validity"].dump(),
+        subject or said["subject"].dump(),
+        key_info or said["subject_public_key_info"].dump(),
+        kept if version else b"",
+    )
+    return seq(tbs, signed.encoded, bits(damage(signed.sign(by.key, tbs))))
+
+
+def key_info(certificate: x509.Certificate, algorithm: bytes) -> bytes:
+    """Encode the SubjectPublicKeyInfo of a certificate with another AlgorithmIdentifier."""
+    return seq(algorithm, bits(key_bits(certificate)))
 
 
 # --- responses ---------------------------------------------------------------------------------
@@ -370,7 +436,8 @@ def by_key(signer: Signer) -> bytes:
 
 def by_name(signer: Signer) -> bytes:
     """ResponderID byName."""
-    return explicit(1, signer.certificate.subject.public_bytes())
+    loaded = Certificate.load(signer.certificate.public_bytes(Encoding.DER))
+    return explicit(1, loaded["tbs_certificate"]["subject"].dump())
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,7 +520,7 @@ class Answer:
         then = now - timedelta(hours=1)
         cert_id = CertId.of(pki.leaf.certificate, pki.issuer.certificate, digest)
         entry = Entry(cert_id, GOOD, then, now + timedelta(days=6))
-        return cls(entry, pki.issuer.key, USUAL[pki.kind], by_key(pki.issuer), then)
+        return cls(entry, pki.issuer.key, usual(pki.issuer.key), by_key(pki.issuer), then)
 
     @classmethod
     def delegated(cls, pki: Pki, now: datetime, delegate: Signer | None = None) -> Answer:
@@ -461,7 +528,13 @@ class Answer:
         signer = delegate or pki.delegate
         certificate = signer.certificate.public_bytes(Encoding.DER)
         good = cls.good(pki, now)
-        return replace(good, key=signer.key, responder=by_name(signer), certs=(certificate,))
+        return replace(
+            good,
+            key=signer.key,
+            algorithm=usual(signer.key),
+            responder=by_name(signer),
+            certs=(certificate,),
+        )
 
     def tbs(self) -> bytes:
         """Encode the ResponseData that is signed."""

@@ -18,7 +18,7 @@ from stapleguard.cli.arguments import settings
 from stapleguard.disk import read_bounded, replace_file
 from stapleguard.finding import CATALOGUE, Code, Finding
 from stapleguard.material import leaf_facts
-from stapleguard.model import ExitStatus, UsageError, escape
+from stapleguard.model import ExitStatus, UsageError, Verdict, escape
 from stapleguard.report import finding_json, print_json, rfc3339, steps
 from stapleguard.wire.fetch import ocsp_exchange
 from stapleguard.wire.policy import FetchPolicy
@@ -85,9 +85,11 @@ def ocsp_command(arguments: argparse.Namespace) -> int:
         print_json(
             {
                 "schema": f"stapleguard.ocsp-{arguments.ocsp}/1",
+                "verdict": (Verdict.VERIFIED if accepted else Verdict.DEGRADED).value,
                 "status": status,
                 "acceptable": accepted,
                 "exit": int(ended),
+                "cause": next((one.code.value for one in findings if one.critical and not accepted), None),
                 "this_update": rfc3339(judgement.this_update) if judgement else None,
                 "next_update": rfc3339(judgement.next_update) if judgement else None,
                 "findings": [finding_json(one) for one in findings],

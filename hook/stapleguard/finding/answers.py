@@ -247,6 +247,17 @@ ANSWERS: Final[Mapping[Code, Entry]] = {
         "(3) With nginx, Apache or HAProxy nothing breaks.",
         "RFC 6960 section 4.2.2.1",
     ),
+    Code.OCSP_AMBIGUOUS: Entry(
+        Severity.WARNING,
+        "The answer is good, but clients that look no further than its first part refuse it",
+        "It also speaks of certificates of other issuers, or the first certificate in it that the "
+        "responderID names is not the one that may sign; OpenSSL and what is built on it refuse both.",
+        "(1) What is in it? `openssl ocsp -respin FILE -noverify -resp_text`. "
+        "(2) Have the operator of the responder answer about one issuer only, and enclose one certificate "
+        "for its key. "
+        "(3) Browsers accept it, so this can wait for the morning.",
+        "RFC 6960 sections 4.2.2.2 and 4.2.2.3; OpenSSL, OCSP_basic_verify(3)",
+    ),
     # dns, net, responder: the way to it
     Code.DNS_NAME_NOT_FOUND: Entry(
         Severity.CRITICAL,

@@ -39,6 +39,7 @@ class Code(Enum):
     OCSP_CERTID_UNMATCHED = "ocsp.certid-unmatched"
     OCSP_NO_NOCHECK = "ocsp.no-nocheck"
     OCSP_OUTLIVES_LEAF = "ocsp.outlives-leaf"
+    OCSP_AMBIGUOUS = "ocsp.ambiguous"
     DNS_NAME_NOT_FOUND = "dns.name-not-found"
     DNS_SERVER_FAILURE = "dns.server-failure"
     DNS_TIMEOUT = "dns.timeout"

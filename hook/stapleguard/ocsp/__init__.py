@@ -32,7 +32,9 @@ from stapleguard.ocsp.answer import (
 from stapleguard.ocsp.signer import (
     Sha1,
     authority_faults,
+    cert_id,
     issued_by,
+    must_staple,
     named,
     question,
     signature_faults,
@@ -69,6 +71,9 @@ _BREAKS: Final[Mapping[Code, tuple[str, ...]]] = {
     Code.OCSP_REVOKED: ("Firefox", "GnuTLS", _CURL),
     Code.OCSP_UNKNOWN: ("Firefox", _CURL),
 }
+# GnuTLS passes over these refusals unless the certificate demands a staple.
+_BREAKS_MUST_STAPLE: Final = frozenset({Code.OCSP_TRY_LATER, Code.OCSP_UNAUTHORIZED})
+_SAID: Final = 10  # as many findings of one code as help a person; a hostile answer could bring thousands
 
 
 class Acceptance(Enum):
@@ -114,10 +119,8 @@ class Judgement:
         if self.this_update is None:
             return None
         if self.next_update is None:
-            return (
-                min(self.this_update, datetime.max.replace(tzinfo=self.this_update.tzinfo) - _AGEING)
-                + _AGEING / 2
-            )
+            latest = datetime.max.replace(tzinfo=self.this_update.tzinfo) - _AGEING
+            return min(self.this_update, latest) + _AGEING / 2
         return self.this_update + (self.next_update - self.this_update) / 2
 
 
@@ -138,7 +141,7 @@ def judge(
     `issuer` is trusted as it stands. No bytes in `der` raise; each broken rule is a finding.
     RFC 6960 section 3.2 lists the conditions, section 4.2 the forms; RFC 9919 narrows both.
     """
-    verdict = _Draft(f"OCSP response for serial {leaf.serial_number:x}", hashlib.sha256(der).hexdigest())
+    verdict = _Draft(leaf, hashlib.sha256(der).hexdigest())
 
     # 1. Form: one OCSPResponse in strict DER and nothing behind it (4.2.1), of a sane size.
     response = form(der)
@@ -167,7 +170,7 @@ def judge(
     proved = [certificate for certificate in candidates if verifies(answer, certificate)]
     verdict.add(signature_faults(answer, candidates, proved, rules.sha1))
     # 7. That signer is authorized: the issuer itself, or its own delegate for OCSP (3.2 item 4, 4.2.2.2).
-    authority = authority_faults(proved or candidates, answer, issuer, now, rules.sha1)
+    signer, authority = authority_faults(proved or candidates, answer, issuer, now, rules.sha1)
     verdict.add(authority)
     authentic = bool(proved) and not any(
         fault.code is Code.OCSP_UNAUTHORIZED_RESPONDER for fault in authority
@@ -186,6 +189,8 @@ def judge(
 
     # 11. Acceptable, and yet: what servers and clients will stumble over.
     verdict.add(_outlook(entries, leaf, now))
+    if verdict.is_sound():
+        verdict.add(_ambiguity(answer, leaf, issuer, signer, candidates[0]))
     verdict.holds_until = _next_turn(candidates, entries, answer.produced_at, rules, now)
     return verdict.judged()
 
@@ -194,7 +199,7 @@ def judge(
 class _Draft:
     """The judgement in the making: the only thing here that changes."""
 
-    subject: str
+    leaf: x509.Certificate
     sha256: str
     answer: Answer | None = None
     entry: Entry | None = None
@@ -202,8 +207,18 @@ class _Draft:
     holds_until: datetime = _FOREVER
 
     def add(self, faults: Iterable[Fault]) -> None:
-        """Take up faults that are not there yet (duplicate entries repeat theirs)."""
-        self.faults += [fault for fault in faults if fault not in self.faults]
+        """Take up faults that are not there yet (duplicate entries repeat theirs), and no crowd of one kind.
+
+        What is left out has a twin of the same code and severity, and so changes no verdict.
+        """
+        for fault in faults:
+            alike = [one for one in self.faults if (one.code, one.severity) == (fault.code, fault.severity)]
+            if len(alike) < _SAID and fault not in alike:
+                self.faults.append(fault)
+
+    def is_sound(self) -> bool:
+        """Tell whether nothing critical was found yet."""
+        return all(_severity(fault) is not Severity.CRITICAL for fault in self.faults)
 
     def rejected(self, fault: Fault) -> Judgement:
         """End here: there is nothing left to look at."""
@@ -228,25 +243,31 @@ class _Draft:
         )
 
     def _finding(self, fault: Fault) -> Finding:
-        severity = fault.severity or CATALOGUE[fault.code].severity
+        severity = _severity(fault)
         evidence = dict(fault.evidence)
         if severity is Severity.CRITICAL:
-            evidence["breaks_clients"] = _BREAKS.get(fault.code, ())
-        return find(fault.code, self.subject, fault.message, severity=severity, evidence=evidence)
+            evidence["breaks_clients"] = _broken_clients(fault.code, self.leaf)
+        subject = f"OCSP response for serial {self.leaf.serial_number:x}"
+        return find(fault.code, subject, fault.message, severity=severity, evidence=evidence)
+
+
+def _severity(fault: Fault) -> Severity:
+    return fault.severity or CATALOGUE[fault.code].severity
+
+
+def _broken_clients(code: Code, leaf: x509.Certificate) -> tuple[str, ...]:
+    """Name the clients that refuse the connection when this is stapled."""
+    clients = _BREAKS.get(code, ())
+    return (*clients, "GnuTLS") if code in _BREAKS_MUST_STAPLE and must_staple(leaf) else clients
 
 
 def _about(answer: Answer, leaf: x509.Certificate, issuer: x509.Certificate) -> tuple[Entry, ...] | Fault:
     if not issued_by(leaf, issuer):
         return Fault(Code.OCSP_WRONG_CERTIFICATE, "the certificate is not signed by the issuer given")
-    expected: dict[str, tuple[bytes, bytes, int]] = {}
-    for algorithm in (entry.algorithm for entry in answer.entries if entry.algorithm is not None):
-        if algorithm.name not in expected:
-            asked = question(leaf, issuer, algorithm)
-            expected[algorithm.name] = (asked.issuer_name_hash, asked.issuer_key_hash, asked.serial_number)
     matching = tuple(
         entry
         for entry in answer.entries
-        if entry.algorithm and entry.cert_id == expected[entry.algorithm.name]
+        if entry.algorithm and entry.cert_id == cert_id(leaf, issuer, entry.algorithm.name)
     )
     if matching:
         return matching
@@ -285,9 +306,9 @@ def _times(entry: Entry, produced_at: datetime, now: datetime, rules: Rules) -> 
         evidence = {key: _shown(moment) if moment else None for key, moment in dates.items()}
         return Fault(code, message, evidence, severity)
 
-    if this > now + SKEW:
+    if this - now > SKEW:
         yield fault(Code.OCSP_NOT_YET_VALID, f"thisUpdate {_shown(this)} lies in the future")
-    if produced_at > now + SKEW:
+    if produced_at - now > SKEW:
         yield fault(Code.OCSP_NOT_YET_VALID, f"producedAt {_shown(produced_at)} lies in the future")
     if produced_at < this:
         yield fault(Code.OCSP_NOT_YET_VALID, "producedAt lies before thisUpdate")
@@ -332,7 +353,7 @@ def _next_turn(
 
 
 def _shown(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _cert_status(entry: Entry) -> Iterable[Fault]:
@@ -347,6 +368,26 @@ def _cert_status(entry: Entry) -> Iterable[Fault]:
             yield Fault(Code.OCSP_UNKNOWN, "the responder does not know the certificate")
         case _:
             assert_never(entry.status)
+
+
+def _ambiguity(
+    answer: Answer,
+    leaf: x509.Certificate,
+    issuer: x509.Certificate,
+    signer: x509.Certificate | None,
+    first: x509.Certificate,
+) -> Iterable[Fault]:
+    """Say what OpenSSL stumbles over, which looks at the first certificate named and at every entry."""
+    evidence: dict[str, Json] = {"breaks_clients": ("OpenSSL",)}
+    if not all(
+        entry.algorithm and entry.cert_id[:2] == cert_id(leaf, issuer, entry.algorithm.name)[:2]
+        for entry in answer.entries
+    ):
+        why = "the response also speaks of certificates of other issuers"
+        yield Fault(Code.OCSP_AMBIGUOUS, why, evidence)
+    if signer != first:
+        why = "the first certificate that the responderID names is not the one that may sign"
+        yield Fault(Code.OCSP_AMBIGUOUS, why, evidence)
 
 
 def _outlook(entries: Iterable[Entry], leaf: x509.Certificate, now: datetime) -> Iterable[Fault]:

@@ -1,8 +1,8 @@
 """A BasicOCSPResponse read out of hostile bytes: steps 1 to 3 of the judge.
 
 Strict DER is the work of `cryptography`; what it reads over (the version, the criticality of
-extensions, unused bits, the parameters of algorithms) is taken from `asn1crypto`. Nothing here
-judges more than form.
+extensions, unused bits, the parameters of algorithms, the bytes that were signed) is taken from
+`asn1crypto`. Nothing here judges more than form.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from asn1crypto import parser
 from asn1crypto.algos import RSASSAPSSParams, SignedDigestAlgorithmId
 from asn1crypto.core import ObjectIdentifier
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtensionOID, OCSPExtensionOID, SignatureAlgorithmOID
 
 from stapleguard.finding import Code
 from stapleguard.model import CertStatus, Json, Severity, escape
+from stapleguard.ocsp.certificate import check_name, check_names
+from stapleguard.ocsp.der import Element, elements
 
 MAX_RESPONSE: Final = 65536
 """Bytes; a larger response is refused unread."""
@@ -41,7 +42,13 @@ HOSTILE: Final = (
 )
 """Everything that the two libraries are known to raise on hostile bytes."""
 
-_KEY_HASH_OCTETS: Final = 20
+
+@dataclass(frozen=True, slots=True)
+class Pss:
+    """The parameters of RSASSA-PSS beside its hash: the hash of MGF1, and the octets of salt."""
+
+    mask: hashes.HashAlgorithm
+    salt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class Scheme:
 
     hash: hashes.HashAlgorithm | None
     key: type[rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey]
-    pss: padding.PSS | None = None
+    pss: Pss | None = None
 
 
 _STATUS: Final = {
@@ -66,10 +73,11 @@ _REFUSALS: Final = {
     ocsp.OCSPResponseStatus.UNAUTHORIZED: (Code.OCSP_UNAUTHORIZED, "unauthorized (6)"),
 }
 
-# CertID hashes that are recomputed; SHA-1 is fine there, nothing rests on its strength.
-_CERT_ID_HASHES: Final = ("sha1", "sha256", "sha384", "sha512")
-
 SHA1: Final = hashes.SHA1()  # noqa: S303 named here so that it can be refused
+HASHES: Final[Mapping[str, hashes.HashAlgorithm]] = {
+    one.name: one for one in (SHA1, hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
+}
+"""Of a CertID (recomputed; SHA-1 is fine there, nothing rests on its strength) and of RSASSA-PSS."""
 SCHEMES: Final[Mapping[x509.ObjectIdentifier, Scheme]] = {
     SignatureAlgorithmOID.RSA_WITH_SHA1: Scheme(SHA1, rsa.RSAPublicKey),
     SignatureAlgorithmOID.RSA_WITH_SHA256: Scheme(hashes.SHA256(), rsa.RSAPublicKey),
@@ -82,17 +90,7 @@ SCHEMES: Final[Mapping[x509.ObjectIdentifier, Scheme]] = {
     SignatureAlgorithmOID.ED25519: Scheme(None, ed25519.Ed25519PublicKey),
     SignatureAlgorithmOID.ED448: Scheme(None, ed448.Ed448PublicKey),
 }
-_PSS_HASHES: Final[Mapping[str, hashes.HashAlgorithm]] = {
-    "sha1": SHA1,
-    "sha256": hashes.SHA256(),
-    "sha384": hashes.SHA384(),
-    "sha512": hashes.SHA512(),
-}
 _MAX_PSS_SALT: Final = 512
-
-# Of the tuple that asn1crypto.parser.parse returns.
-_TAG: Final = 2
-_CONTENTS: Final = 4
 _CRITICAL_FIELDS: Final = 3
 
 # Critical extensions that ask nothing of the reader of a staple. RFC 6960: the nonce binds to a
@@ -130,16 +128,35 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class ResponderId:
+    """Who says that they signed (4.2.2.3): a Name, or the SHA-1 of a key; the other is None.
+
+    `name` is the DER of the Name. `decoded` is None also where a string in it is not what its tag
+    says (Latin-1 as T61String, as old authorities write it): such a name is compared as bytes only.
+    """
+
+    name: bytes | None
+    decoded: x509.Name | None
+    key_hash: bytes | None
+
+    def __str__(self) -> str:
+        """Write it for people: RFC 4514, or hexadecimal; safe to print, at most 256 characters."""
+        if self.decoded is not None:
+            return escape(self.decoded.rfc4514_string())
+        return escape((self.name or self.key_hash or b"").hex())
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """A BasicOCSPResponse, every field of it that a rule needs."""
+    """A BasicOCSPResponse, every field of it that a rule needs; `tbs` is what was signed, as received."""
 
     tbs: bytes
     signature: bytes
     algorithm: x509.ObjectIdentifier
     scheme: Scheme | None
     certificates: tuple[x509.Certificate, ...]
-    responder_name: x509.Name | None
-    responder_key: bytes | None
+    responder_id: ResponderId
+    responder: str
     produced_at: datetime
     entries: tuple[Entry, ...]
     unknown_critical: tuple[str, ...]
@@ -148,13 +165,6 @@ class Answer:
     def signed_with(self) -> str:
         """The signature algorithm for people."""
         return escape(str(SignedDigestAlgorithmId(self.algorithm.dotted_string).native))
-
-    @property
-    def responder(self) -> str:
-        """The responderID for people."""
-        if self.responder_name is not None:
-            return escape(self.responder_name.rfc4514_string())
-        return (self.responder_key or b"").hex()
 
 
 def form(der: bytes) -> ocsp.OCSPResponse | Fault:
@@ -198,23 +208,30 @@ def basic_response(der: bytes, response: ocsp.OCSPResponse) -> Answer | Fault:
 
 def _read(der: bytes, response: ocsp.OCSPResponse) -> Answer:
     body = _body(der)
-    if response.responder_key_hash is not None and len(response.responder_key_hash) != _KEY_HASH_OCTETS:
-        raise ValueError("the KeyHash of the responderID is not a SHA-1 value")
     oid = response.signature_algorithm_oid
-    scheme = SCHEMES.get(oid)
-    if oid == SignatureAlgorithmOID.RSASSA_PSS:
-        scheme = _pss(body.parameters)
-    elif body.parameters is not None and scheme is not None and scheme.key is not rsa.RSAPublicKey:
-        # RFC 5758 section 3.2, RFC 8410 section 3.
-        raise ValueError("the parameters of the signature algorithm are not absent")
+    scheme = scheme_of(oid, body.parameters)
+    # Only RSA's have parameters (RFC 4055 section 5, RFC 5758 section 3.2, RFC 8410 section 3).
+    bare = scheme is not None and scheme.key is not rsa.RSAPublicKey
+    broken = {
+        "the version is not v1": body.has_version,  # v1 is the DEFAULT, and must not be encoded
+        "the signature is not a whole number of octets": body.unused_bits > 0,
+        "the parameters of the signature algorithm are not absent": bare and body.parameters is not None,
+    }
+    for why, is_so in broken.items():
+        if is_so:
+            raise ValueError(why)
+    responder_id = _responder_id(response, body.responder)
+    certificates = tuple(response.certificates)
+    for certificate in certificates:
+        check_names(certificate)
     return Answer(
-        tbs=response.tbs_response_bytes,
+        tbs=body.tbs,
         signature=response.signature,
         algorithm=oid,
         scheme=scheme,
-        certificates=tuple(response.certificates),
-        responder_name=response.responder_name,
-        responder_key=response.responder_key_hash,
+        certificates=certificates,
+        responder_id=responder_id,
+        responder=str(responder_id),
         produced_at=response.produced_at_utc,
         entries=tuple(map(_entry, response.responses, body.entry_extensions)),
         unknown_critical=_unknown_critical(body.extensions, _RESPONSE_EXTENSIONS),
@@ -223,83 +240,97 @@ def _read(der: bytes, response: ocsp.OCSPResponse) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """What `cryptography` does not show: extensions (DER of each; None = absent), algorithm parameters."""
+    """What `cryptography` does not show; extensions are None when absent."""
 
+    tbs: bytes
+    has_version: bool
+    unused_bits: int
+    responder: bytes
     parameters: bytes | None
-    extensions: tuple[bytes, ...] | None
-    entry_extensions: tuple[tuple[bytes, ...] | None, ...]
+    extensions: list[Element] | None
+    entry_extensions: tuple[list[Element] | None, ...]
 
 
 def _body(der: bytes) -> _Body:
     """Walk down a response that has already passed as strict DER of the right types."""
-    _, response_bytes = _inside(der)
-    _, response = _inside(_inside(response_bytes)[0])
-    data, algorithm, signature, *_ = _inside(parser.parse(response)[_CONTENTS])
-    responder, _, entries, *extensions = _inside(data)
-    if parser.parse(responder)[_TAG] == 0:  # [0] version: v1 is the DEFAULT and must not be encoded
-        raise ValueError("the version is not v1")
-    if parser.parse(signature)[_CONTENTS][:1] != b"\0":
-        raise ValueError("the signature is not a whole number of octets")
-    _, *parameters = _inside(algorithm)
+    (whole,) = elements(der)
+    _, response_bytes = elements(whole.contents)
+    _, octets = elements(elements(response_bytes.contents)[0].contents)
+    (basic,) = elements(octets.contents)
+    data, algorithm, signature, *_ = elements(basic.contents)
+    responder, _, entries, *extensions = elements(data.contents)
+    _, *parameters = elements(algorithm.contents)
     return _Body(
-        parameters=parameters[0] if parameters else None,
+        tbs=data.encoded,
+        has_version=responder.tag == 0,
+        unused_bits=signature.contents[0],
+        responder=responder.contents,
+        parameters=parameters[0].encoded if parameters else None,
         extensions=_list(extensions),
         # cert_id, cert_status, this_update, then [0] next_update and [1] single_extensions
         entry_extensions=tuple(
-            _list([one for one in _inside(entry)[3:] if parser.parse(one)[_TAG] == 1])
-            for entry in _inside(entries)
+            _list([one for one in elements(entry.contents)[3:] if one.tag == 1])
+            for entry in elements(entries.contents)
         ),
     )
 
 
-def _inside(encoded: bytes) -> list[bytes]:
-    """Split the contents of one constructed element into whole elements."""
-    contents = parser.parse(encoded)[_CONTENTS]
-    elements = []
-    while contents:
-        size = parser.peek(contents)
-        elements.append(contents[:size])
-        contents = contents[size:]
-    return elements
+def _list(explicit: list[Element]) -> list[Element] | None:
+    return elements(elements(explicit[0].contents)[0].contents) if explicit else None
 
 
-def _list(explicit: list[bytes]) -> tuple[bytes, ...] | None:
-    return tuple(_inside(_inside(explicit[0])[0])) if explicit else None
+def _responder_id(response: ocsp.OCSPResponse, encoded: bytes) -> ResponderId:
+    key_hash = response.responder_key_hash
+    if key_hash is not None:
+        if len(key_hash) != SHA1.digest_size:
+            raise ValueError("the KeyHash of the responderID is not a SHA-1 value")
+        return ResponderId(None, None, key_hash)
+    check_name(encoded)
+    try:
+        return ResponderId(encoded, response.responder_name, None)
+    except HOSTILE:
+        return ResponderId(encoded, None, None)
 
 
-def _pss(parameters: bytes | None) -> Scheme | None:
+def scheme_of(oid: x509.ObjectIdentifier, parameters: bytes | None) -> Scheme | None:
+    """Read an AlgorithmIdentifier (`parameters` in DER, None = absent); None when we cannot verify it."""
+    return pss(parameters) if oid == SignatureAlgorithmOID.RSASSA_PSS else SCHEMES.get(oid)
+
+
+def pss(parameters: bytes | None) -> Scheme | None:
     """RSASSA-PSS by its parameters (RFC 4055 section 3.1); None when they are outside what is accepted."""
     if parameters is None:
-        return None  # the defaults: SHA-1
+        return None  # a signature must have them
     read = RSASSAPSSParams.load(parameters).native
-    digest = _PSS_HASHES.get(read["hash_algorithm"]["algorithm"])
+    digest = HASHES.get(read["hash_algorithm"]["algorithm"])
     mask = read["mask_gen_algorithm"]
-    masked = _PSS_HASHES.get(mask["parameters"]["algorithm"]) if mask["algorithm"] == "mgf1" else None
+    masked = HASHES.get(mask["parameters"]["algorithm"]) if mask["algorithm"] == "mgf1" else None
     salt = read["salt_length"]
     if digest is None or masked is None or not 0 <= salt <= _MAX_PSS_SALT:
         return None
     if read["trailer_field"] != "trailer_field_bc":
         return None
-    return Scheme(digest, rsa.RSAPublicKey, padding.PSS(padding.MGF1(masked), salt))
+    return Scheme(digest, rsa.RSAPublicKey, Pss(masked, salt))
 
 
-def _unknown_critical(extensions: tuple[bytes, ...] | None, known: frozenset[str]) -> tuple[str, ...]:
+def _unknown_critical(extensions: list[Element] | None, known: frozenset[str]) -> tuple[str, ...]:
     """List critical extensions that are not in `known`; RFC 5280 section 4.2: one or more, each once."""
     if extensions is None:
         return ()
     if not extensions:
         raise ValueError("the list of extensions is empty")
-    read = [_inside(extension) for extension in extensions]
-    if len({fields[0] for fields in read}) != len(read):
+    read = [elements(extension.contents) for extension in extensions]
+    if len({fields[0].contents for fields in read}) != len(read):
         raise ValueError("an extension occurs twice")
     # FALSE is the DEFAULT and not encoded: extnID, critical, extnValue are three fields only when it is TRUE.
-    critical = [ObjectIdentifier.load(fields[0]).dotted for fields in read if len(fields) == _CRITICAL_FIELDS]
-    return tuple(oid for oid in critical if oid not in known)
+    critical = (fields[0].encoded for fields in read if len(fields) == _CRITICAL_FIELDS)
+    named = (ObjectIdentifier.load(oid).dotted for oid in critical)
+    return tuple(oid for oid in named if oid not in known)
 
 
-def _entry(single: ocsp.OCSPSingleResponse, extensions: tuple[bytes, ...] | None) -> Entry:
+def _entry(single: ocsp.OCSPSingleResponse, extensions: list[Element] | None) -> Entry:
     try:
-        algorithm = single.hash_algorithm if single.hash_algorithm.name in _CERT_ID_HASHES else None
+        algorithm = HASHES.get(single.hash_algorithm.name)
     except UnsupportedAlgorithm:
         algorithm = None
     try:
