@@ -93,6 +93,11 @@ class Rules:
     max_age: float | None = None
     sha1: Sha1 = Sha1.REFUSED
 
+    @property
+    def limit(self) -> timedelta:
+        """How old thisUpdate may be where its age counts."""
+        return _TOO_OLD if self.max_age is None else timedelta(seconds=self.max_age)
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -316,7 +321,7 @@ def _times(entry: Entry, produced_at: datetime, now: datetime, rules: Rules) -> 
         yield fault(Code.OCSP_MALFORMED, "nextUpdate lies before thisUpdate")
     if next_ is not None and next_ <= now:
         yield fault(Code.OCSP_EXPIRED, f"nextUpdate was {_shown(next_)}")
-    limit = _TOO_OLD if rules.max_age is None else timedelta(seconds=rules.max_age)
+    limit = rules.limit
     if age > limit and (next_ is None or rules.max_age is not None):
         yield fault(Code.OCSP_TOO_OLD, f"thisUpdate {_shown(this)} lies more than {limit} back")
     if next_ is None:
@@ -333,7 +338,7 @@ def _next_turn(
     now: datetime,
 ) -> datetime:
     """Find the first moment after `now` at which a rule about time, or a warning, may change its mind."""
-    limit = _TOO_OLD if rules.max_age is None else timedelta(seconds=rules.max_age)
+    limit = rules.limit
     zero = timedelta(0)
     turns = [(produced_at, -SKEW)]
     for signer in signers:
