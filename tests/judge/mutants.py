@@ -267,7 +267,7 @@ MISTAKES: Final = (
         "    for entry in entries:\n        verdict.add(_times",
         "    for entry in entries[:1]:\n        verdict.add(_times",
     ),
-    judge("max_age ignored", "timedelta(seconds=rules.max_age)", "timedelta(days=3650)"),
+    judge("max_age ignored", "timedelta(seconds=self.max_age)", "timedelta(days=3650)"),
     judge("max_age without nextUpdate only", "(next_ is None or rules.max_age is not None)", "next_ is None"),
     judge(
         "no age without nextUpdate",
