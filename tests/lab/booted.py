@@ -84,6 +84,10 @@ class Booted:
             launcher.write_text(f"{LAUNCHER}from stapleguard.cli import main\nmain()\n")
             launcher.chmod(0o755)
             self.boot()
+            if not _OF_SYSTEM:
+                # A Python with a shared library finds it under the original path, which ProtectHome= hides.
+                self.write("/etc/ld.so.conf.d/00-stapleguard-lab.conf", f"{PLACE}/python/lib\n")
+                self.run("ldconfig").succeeded()
             self._stack = stack.pop_all()
         return self
 
