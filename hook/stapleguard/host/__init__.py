@@ -2,12 +2,12 @@
 
 The only room that starts programs and the only one that reads the clock. `clock` is the two kinds
 of time, `commands` the programs that we run, `proc` what the kernel tells about those that run
-already, `journal` the way to journald.
+already, `journal` the way to journald, `systemd` the way to the system manager.
 """
 
 from __future__ import annotations
 
-from stapleguard.host.clock import Clock, SystemClock
+from stapleguard.host.clock import Clock, SystemClock, draw
 from stapleguard.host.commands import PATH, Child, Completed, run, with_bind
 from stapleguard.host.journal import Delivery, journal_send
 from stapleguard.host.proc import (
@@ -21,6 +21,7 @@ from stapleguard.host.proc import (
     unit_of,
     working_directory,
 )
+from stapleguard.host.systemd import booted, properties, start, systemctl
 
 __all__ = [
     "PATH",
@@ -30,14 +31,19 @@ __all__ = [
     "Delivery",
     "Process",
     "SystemClock",
+    "booted",
     "children",
+    "draw",
     "journal_send",
     "listeners",
     "owners",
     "process",
     "processes",
+    "properties",
     "run",
     "shares_root",
+    "start",
+    "systemctl",
     "unit_of",
     "with_bind",
     "working_directory",
