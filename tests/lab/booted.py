@@ -61,7 +61,7 @@ mkdir "$group" && echo $$ >"$group/cgroup.procs" && exec "$@"
 
 
 class Booted:
-    """A context manager: a container that is on. `folder` is seen by both sides, under the same path."""
+    """A context manager: a container that is on."""
 
     def __init__(self, unit: str = "basic.target") -> None:
         self.unit = unit
@@ -73,7 +73,7 @@ class Booted:
         with contextlib.ExitStack() as stack:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stapleguard-booted-")))
             self.folder.chmod(0o755)
-            for name in ("disk", "cgroup", "share"):
+            for name in ("disk", "cgroup"):
                 (self.folder / name).mkdir()
             self._case = self._hold(stack)
             stack.callback(self._leave_no_group)
@@ -96,11 +96,6 @@ class Booted:
     ) -> None:
         self._stack.close()
 
-    @property
-    def share(self) -> Path:
-        """A directory that is the same inside and outside."""
-        return self.folder / "share"
-
     def path(self, inside: str) -> Path:
         """Where a file that was written inside is found from outside (what was only read is not there)."""
         return self.upper / inside.lstrip("/")
@@ -113,7 +108,6 @@ class Booted:
         binds = [
             (REPOSITORY, f"{PLACE}/checkout"),
             (Path(sys.prefix) / _PACKAGES, f"{PLACE}/packages"),
-            (self.share, str(self.share)),
             *(() if _OF_SYSTEM else ((_PREFIX, f"{PLACE}/python"),)),
         ]
         pairs = [str(item) for pair in binds for item in pair]
@@ -221,11 +215,21 @@ class Booted:
         file.write_text(text)
         file.chmod(mode)
 
-    def journal(self, *matches: str) -> list[dict[str, Any]]:
-        """Every entry of the container's journal that matches, oldest first."""
+    def cursor(self) -> str:
+        """Where the container's journal ends now."""
         self.run("journalctl", "--sync").succeeded()
-        done = self.run("journalctl", "--output=json", "--all", "--no-pager", *matches)
-        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        last = self.run("journalctl", "--quiet", "--lines=0", "--show-cursor").succeeded()
+        return last.stdout.strip().removeprefix("-- cursor: ")
+
+    def journal(self, *matches: str, after: str = "") -> list[dict[str, Any]]:
+        """Every entry of the container's journal that matches, oldest first, or those after a cursor."""
+        self.run("journalctl", "--sync").succeeded()
+        # systemd 252 skips one entry too many when the one at the cursor does not match: matched here then.
+        where = [f"--after-cursor={after}"] if after else [*matches]
+        done = self.run("journalctl", "--output=json", "--all", "--no-pager", *where)
+        entries = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        wanted = [tuple(match.split("=", 1)) for match in matches if after]
+        return [entry for entry in entries if all(entry.get(name) == value for name, value in wanted)]
 
     def show(self, unit: str, name: str) -> str:
         """One property of a unit."""

@@ -47,11 +47,18 @@ class Run:
     verdict: Verdict = Verdict.INCONCLUSIVE
     before: tuple[Strand, ...] = ()
     target_override: Target | None = None
+    came_from: tuple[str, ...] = ()
+    """Where the certificates came from at first, where they were read from a generation of ours."""
 
     @property
     def target(self) -> Target:
         """Where the new generation is looked for."""
         return self.target_override or target_of(self.found, self.certificates)
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """Where the ACME client has the certificates."""
+        return self.came_from or tuple(one.material.paths.get("cert", "") for one in self.certificates)
 
     @property
     def must_staple(self) -> bool:

@@ -222,13 +222,17 @@ def _judge(done: Completed) -> ConfigTest:
     denied = any(_DENIED.search(text) for text in refusals)
     # It says so once every directive is read and every certificate loaded; what follows is whether it may
     # open logs, ports and directories, which in a sandbox says nothing of the configuration.
-    if done.status == 0 or (denied and _SYNTAX_OK in done.stderr):
+    text = done.stderr
+    if done.status == 0:
         outcome = ConfigOutcome.ACCEPTED
+    elif denied and _SYNTAX_OK in text:
+        outcome, refusals = ConfigOutcome.ACCEPTED, ()
+        text = "".join(line for line in text.splitlines(keepends=True) if not _DENIED.search(line))
     elif done.status == 1 and not denied:
         outcome = ConfigOutcome.REFUSED
     else:
         outcome = ConfigOutcome.UNTESTED
-    return ConfigTest(outcome, refusals, warnings, done.stderr)
+    return ConfigTest(outcome, refusals, warnings, text)
 
 
 def _unit(master: int) -> str | None:
