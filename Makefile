@@ -3,7 +3,7 @@ PYTHON = python3
 ARGS =
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup rehearse test lint docs bench sweep load clean
+.PHONY: help setup rehearse test lint docs bench sweep load refresh clean
 
 ## help: list the targets
 help:
@@ -45,6 +45,10 @@ sweep: .venv/.done-test
 ## load: twenty renewals under continuous load, with the figures printed
 load: .venv/.done-test
 	@STAPLEGUARD_LOAD_RENEWALS=20 .venv/bin/python -m pytest tests/server/test_load.py -s $(ARGS)
+
+## refresh: ten minutes of load with staple files that live for 60 seconds
+refresh: .venv/.done-test
+	@STAPLEGUARD_REFRESH_SECONDS=600 .venv/bin/python -m pytest tests/server/test_refresh.py -k missing -s $(ARGS)
 
 ## clean: remove everything that was made here
 clean:
