@@ -377,12 +377,13 @@ class StateDirectory:
         return bool(self._requests(lineage))
 
     def _requests(self, lineage: str = "") -> list[Path]:
-        found = (self.root / "queue").glob(f"*{_REQUEST}")
-        return sorted(
+        """Requests of one lineage or of all, oldest first."""
+        found = [
             path
-            for path in found
+            for path in (self.root / "queue").glob(f"*{_REQUEST}")
             if not path.name.startswith(".") and lineage in ("", path.stem.rpartition(".")[0])
-        )
+        ]
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
     def _abandoned(self) -> list[Path]:
         """Half-written requests of processes that are gone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,23 @@ pytestmark = pytest.mark.unit
 SYSTEMD = REPOSITORY / "systemd"
 SERVICES = sorted(SYSTEMD.glob("*.service"))
 NEEDS_NO_ROOT = {"stapleguard-alert@.service"}
+
+
+def test_the_way_of_a_hook_loads_nothing_heavy() -> None:
+    code = "import stapleguard.cli.handover, stapleguard.clients.certbot, sys; print(*sys.modules)"
+    argv = [sys.executable, "-c", code]
+    loaded = {name.partition(".")[0] for name in subprocess.check_output(argv, text=True).split()}
+    assert "stapleguard" in loaded
+    assert not loaded & {
+        "OpenSSL",
+        "cryptography",
+        "requests",
+        "ssl",
+        "structlog",
+        "rich",
+        "dns",
+        "crossplane",
+    }
 
 
 def test_names() -> None:

@@ -220,15 +220,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from stapleguard.engine.status import status
-    from stapleguard.report import print_json
+    from stapleguard.cli.overview import status_command
 
-    told = status(_world(arguments))
-    if arguments.json:
-        print_json(told.json)
-    else:
-        sys.stdout.write(told.text + "\n")
-    return int(ExitStatus.OK)
+    return status_command(arguments, _world(arguments))
 
 
 def _retry(arguments: argparse.Namespace) -> int:

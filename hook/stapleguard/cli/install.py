@@ -103,8 +103,11 @@ def _place(arguments: argparse.Namespace, program: str | None) -> _Place:
         if os.geteuid() != 0:
             raise UsageError("this writes below /etc", "run it as root, or give --root DIR")
         own = program or _this_program()
-        units, catalogue, tmpfiles = "etc/systemd/system", "etc/systemd/catalog", "etc/tmpfiles.d"
-        return _Place(Path("/"), units, catalogue, tmpfiles, own, StateDirectory(state))
+        # journald reads no catalogue below /etc.
+        catalogue = "usr/local/lib/systemd/catalog"
+        return _Place(
+            Path("/"), "etc/systemd/system", catalogue, "etc/tmpfiles.d", own, StateDirectory(state)
+        )
     root = Path(os.path.abspath(arguments.root))  # noqa: PTH100 - links in it are the user's choice
     inside = StateDirectory(root / state.relative_to("/"))
     library = "usr/lib/systemd"
@@ -236,8 +239,8 @@ def _activate() -> list[str]:
 def _deactivate() -> list[str]:
     if not host.booted():
         return []
-    host.systemctl("disable", "--now", RETRY_TIMER, _RECOVER, timeout=60.0)
-    return [f"systemctl disable --now {RETRY_TIMER} {_RECOVER}"]
+    done = host.systemctl("disable", "--now", RETRY_TIMER, _RECOVER, timeout=60.0)
+    return [f"systemctl disable --now {RETRY_TIMER} {_RECOVER}"] if done.status == 0 else []
 
 
 def _withdraw(arguments: argparse.Namespace) -> list[str]:

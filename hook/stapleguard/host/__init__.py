@@ -21,7 +21,7 @@ from stapleguard.host.proc import (
     unit_of,
     working_directory,
 )
-from stapleguard.host.systemd import booted, properties, start, systemctl
+from stapleguard.host.systemd import Timer, booted, start, systemctl, timer
 
 __all__ = [
     "PATH",
@@ -31,6 +31,7 @@ __all__ = [
     "Delivery",
     "Process",
     "SystemClock",
+    "Timer",
     "booted",
     "children",
     "draw",
@@ -39,11 +40,11 @@ __all__ = [
     "owners",
     "process",
     "processes",
-    "properties",
     "run",
     "shares_root",
     "start",
     "systemctl",
+    "timer",
     "unit_of",
     "with_bind",
     "working_directory",

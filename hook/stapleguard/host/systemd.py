@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +29,31 @@ def systemctl(*words: str, timeout: float = _SECONDS) -> Completed:
     return run(["systemctl", "--no-ask-password", "--no-pager", *words], timeout)
 
 
-def properties(unit: str, names: Sequence[str]) -> dict[str, str]:
-    """Read properties of a unit; empty where systemd does not answer."""
-    done = systemctl("show", f"--property={','.join(names)}", "--", unit)
-    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A timer as systemd has it; `next_at` and `last_at` are UTC, None where there is no such moment."""
+
+    active: bool
+    next_at: datetime | None
+    last_at: datetime | None
+
+
+def timer(unit: str) -> Timer | None:
+    """Look at a timer; None where systemd does not answer or does not know it."""
+    done = systemctl("list-timers", "--all", "--output=json", unit)
+    try:
+        listed = json.loads(done.stdout)
+        told = listed[0] if listed else None
+    except (ValueError, IndexError, KeyError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    moments = [_moment(told.get(name)) for name in ("next", "last")]
+    # While the service runs that it starts, it has no next moment yet and is active all the same.
+    return Timer(systemctl("is-active", "--quiet", unit).status == 0, *moments)
+
+
+def _moment(microseconds: object) -> datetime | None:
+    if not isinstance(microseconds, int) or not 0 < microseconds < 1 << 56:
+        return None
+    return datetime.fromtimestamp(microseconds / 1_000_000, UTC)
