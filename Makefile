@@ -3,7 +3,7 @@ PYTHON = python3
 ARGS =
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup rehearse test lint docs bench sweep load clean
+.PHONY: help setup rehearse test lint docs bench sweep load refresh clean
 .PHONY: vectors differential fuzz mutants bench-judge judge-coverage
 
 ## help: list the targets
@@ -46,6 +46,10 @@ sweep: .venv/.done-test
 ## load: twenty renewals under continuous load, with the figures printed
 load: .venv/.done-test
 	@STAPLEGUARD_LOAD_RENEWALS=20 .venv/bin/python -m pytest tests/server/test_load.py -s $(ARGS)
+
+## refresh: ten minutes of load with staple files that live for 60 seconds
+refresh: .venv/.done-test
+	@STAPLEGUARD_REFRESH_SECONDS=600 .venv/bin/python -m pytest tests/server/test_refresh.py -k missing -s $(ARGS)
 
 # The judge's gauntlets; tests/judge is a folder of scripts as well as of tests.
 JUDGE = PYTHONPATH=tests:tests/judge .venv/bin/python tests/judge

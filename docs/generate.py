@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Final
 
 from stapleguard.cli import parser as command_line
+from stapleguard.cli.handover import HANDED_OVER_ID
 from stapleguard.config import LINEAGE_SCHEMA, MODULE_SCHEMA, SCHEMA, Config, Key, Lineage, Module
 from stapleguard.exporter import OWN_LABELS, Exporter
 from stapleguard.finding import CATALOGUE, Code, Entry
 from stapleguard.host import SystemClock
 from stapleguard.model import ExitStatus, Verdict
+from stapleguard.report import ALERT_ID, FINDING_ID, MESSAGE_IDS, OVER_ID
 from stapleguard.report import metrics as measured
 
 DOCS: Final = Path(__file__).resolve().parent
@@ -181,7 +183,8 @@ def _sentence(text: str) -> str:
 
 STATUSES: Final[Mapping[ExitStatus, str]] = {
     ExitStatus.OK: "Proved on live handshakes; with `not-applicable` no staple is needed and all else was "
-    "proved. Also: nothing was to be done, or what was asked for was printed.",
+    "proved. Also: nothing was to be done, what was asked for was printed, or a hook handed the work over to "
+    "its unit (which is no verdict).",
     ExitStatus.BUG: "A bug in stapleguard, or nobody read its output. `rehearse`: an act did "
     "not end as it should.",
     ExitStatus.USAGE: "Wrong usage or configuration, or a file that cannot be read; nothing was touched.",
@@ -327,12 +330,127 @@ def _own_metrics() -> Iterator[str]:
             yield f"| `{name}` | {family.type} | {labels} | {family.documentation} |"
 
 
+# --- systemd -----------------------------------------------------------------------------------------
+
+UNITS: Final = DOCS.parent / "systemd"
+
+FIELDS: Final[Mapping[str, str]] = {
+    "SYSLOG_IDENTIFIER": "`stapleguard` (`journalctl -t stapleguard`)",
+    "MESSAGE_ID": "what kind of record it is, see below",
+    "LINEAGE": "the lineage, where it is about one",
+    "VERDICT": "the verdict of the run, in the words of the [exit statuses](exit-status.md)",
+    "CAUSE": "the code of the most probable cause, where there is one",
+    "RUN_ID": "the same in all records of one lineage in one run",
+    "ENDPOINT": "where it was seen; in the record of a verdict one value for each endpoint",
+    "LEAF_SHA256": "the digest of each leaf that was served at the end of the run",
+    "FINDING": "the [code](findings.md) of a finding",
+    "FAILED_UNIT": "in an alert: the unit whose failure it was noticed by",
+    "PRIORITY": "2 an alert; 3 and 4 what matters; 5 verified, not-applicable, pending, over; 6 news",
+}
+
+
+_AT: Final = re.compile("@")
+"""What encloses a field's name in a catalogue; a page has it in italics."""
+
+
+def journal() -> str:
+    """Return the page of the journal's fields and MESSAGE_IDs."""
+    catalogue = (UNITS / "stapleguard.catalog").read_text("utf-8")
+    subjects = re.findall(r"^-- ([0-9a-f]{32})\nSubject: (.*)$", catalogue, re.MULTILINE)
+    kinds = {one: f"verdict `{verdict.value}`" for verdict, one in MESSAGE_IDS.items()}
+    kinds |= {
+        FINDING_ID: "a finding",
+        ALERT_ID: "a person is needed: once for each trouble",
+        OVER_ID: "that trouble is over",
+        HANDED_OVER_ID: "a hook handed the work over",
+    }
+    rows = [f"| `{one}` | {kinds[one]} | {_AT.sub('*', text)} |" for one, text in subjects]
+    fields = [f"| `{name}` | {about} |" for name, about in FIELDS.items()]
+    return (
+        "\n\n".join(
+            [
+                NOTE,
+                "# The journal",
+                "`hook`, `deploy`, `retry`, `refresh`, `recover` and `rollback` send one record for the "
+                "verdict on each lineage and one for each finding, by journald's native protocol; what is "
+                "too large for a datagram goes by a sealed memory file. Without journald's socket, where "
+                "systemd reads stderr, they are lines of JSON with a `<N>` priority. Text of strangers is "
+                "escaped.",
+                "## Fields",
+                "\n".join(["| field | value |", "|---|---|", *fields]),
+                "## MESSAGE_IDs",
+                "They are stable; `journalctl -x` explains each from the catalogue that `install` writes.",
+                "\n".join(
+                    ["| MESSAGE_ID | record | what `journalctl -x` calls it |", "|---|---|---|", *rows]
+                ),
+                "## Asking for them",
+                "```\njournalctl -t stapleguard LINEAGE=example.org VERDICT=rolled-back\n"
+                "journalctl -t stapleguard RUN_ID=...                 all of one run\n"
+                f"journalctl -t stapleguard MESSAGE_ID={ALERT_ID}\n"
+                "journalctl -t stapleguard -o json --all\n```",
+            ]
+        )
+        + "\n"
+    )
+
+
+def unit_files() -> str:
+    """Return the page of the units: what each says of itself, and what loosens its sandbox."""
+    parts = [
+        NOTE,
+        "# Units",
+        "`stapleguard install` writes them; [how they meet](../how-to/systemd.md). Each says why it "
+        "is as it is; `systemctl cat UNIT` shows all of it.",
+    ]
+    for path in sorted(UNITS.iterdir()):
+        if path.suffix not in (".service", ".timer"):
+            continue
+        lines = path.read_text("utf-8").splitlines()
+        about = " ".join(line.removeprefix("# ") for line in lines[: lines.index("[Unit]")])
+        said = [line for line in lines if line.startswith(_SHOWN)]
+        parts += [f"## {path.name}", about, "```ini\n" + "\n".join(said) + "\n```"]
+        loosened = [f"- `{line}`: {why}" for line, why in _loosened(lines)]
+        if loosened:
+            parts += ["Loosened:\n\n" + "\n".join(loosened)]
+    return "\n\n".join(parts) + "\n"
+
+
+_SHOWN: Final = (
+    "ExecStart=",
+    "OnFailure=",
+    "Before=",
+    "SuccessExitStatus=",
+    "Restart",
+    "TimeoutStartSec=",
+    "StartLimit",
+    "OnActiveSec=",
+    "OnUnitInactiveSec=",
+    "RandomizedDelaySec=",
+    "WantedBy=",
+)
+
+
+def _loosened(lines: list[str]) -> Iterator[tuple[str, str]]:
+    """Each directive that follows a comment "Loosened: ...", with that comment."""
+    why: list[str] = []
+    for line in lines:
+        if line.startswith("# Loosened: "):
+            why = [line.removeprefix("# Loosened: ")]
+        elif line.startswith("#") and why:
+            why.append(line.removeprefix("# "))
+        elif why:
+            yield line, " ".join(why)
+            why = []
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/findings.md": findings,
     "reference/commands.md": commands,
     "reference/exit-status.md": exit_status,
     "reference/configuration.md": configuration,
     "reference/metrics.md": metrics,
+    "reference/journal.md": journal,
+    "reference/units.md": unit_files,
 }
 """Every generated page: its path below docs/, and what renders it."""
 

@@ -74,7 +74,11 @@ class Config:
     confidence: float = 0.99
     assumed_workers: int = 4
     responder_wait: float = 60.0
-    responder_patience: float = 900.0
+    responder_patience: float = 3600.0
+    retry_floor: float = 60.0
+    retry_cap: float = 3600.0
+    watch_interval: float = 3600.0
+    refresh_margin: float = 900.0
     nginx_binary: str = ""
     nginx_config: str = ""
     nginx_resolver: tuple[str, ...] = ()
@@ -294,6 +298,17 @@ SCHEMA: Final[Mapping[str, Key]] = {
         "responder_patience",
         _seconds,
         "seconds that a fresh certificate's responder may lag before it is a failure",
+    ),
+    "retry.floor": Key("retry_floor", _seconds, "seconds between two attempts at the same trouble at least"),
+    "retry.cap": Key("retry_cap", _seconds, "seconds between two attempts at the same trouble at most"),
+    "watch.interval": Key(
+        "watch_interval", _seconds, "seconds after which what is deployed is proved again by the timer"
+    ),
+    "refresh.margin": Key(
+        "refresh_margin",
+        _seconds,
+        "seconds before its end at which a staple file that could not be renewed is withdrawn "
+        "(at most an eighth of its life)",
     ),
     "nginx.binary": Key("nginx_binary", _path, "the nginx program, when the running one is not to be used"),
     "nginx.config": Key("nginx_config", _path, "its configuration file, when several nginx run here"),

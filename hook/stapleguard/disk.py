@@ -27,6 +27,7 @@ from stapleguard.transaction import Record
 MAX_FILE: Final = 1 << 20
 """Bytes that are read of any one file of an ACME client."""
 MANIFEST: Final = "MANIFEST.json"
+_REQUEST: Final = ".hook"
 _DIRECTORIES: Final = ("live", "generations", "journal", "queue", "observations")
 
 
@@ -105,6 +106,14 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 def _parse(data: bytes) -> object:
     return json.loads(data.decode("utf-8"))
+
+
+def _read_json(path: Path) -> dict[str, Json]:
+    try:
+        read = _parse(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 def _dump(value: Mapping[str, Json]) -> bytes:
@@ -336,14 +345,74 @@ class StateDirectory:
         """Return the pending work by lineage; an unreadable entry counts as one without details."""
         pending: dict[str, Mapping[str, Json]] = {}
         for path in sorted((self.root / "queue").glob("*.json")):
-            if path.name.startswith("."):
-                continue
-            try:
-                entry = _parse(path.read_bytes())
-            except (OSError, ValueError):
-                entry = {}
-            pending[path.stem] = entry if isinstance(entry, dict) else {}
+            if not path.name.startswith("."):
+                pending[path.stem] = _read_json(path)
+        for path in self._requests():
+            lineage = path.stem.rpartition(".")[0]
+            pending[lineage] = {**pending.get(lineage, {}), **_read_json(path)}
         return pending
+
+    def request(self, lineage: str, entry: Mapping[str, Json]) -> None:
+        """Remember work without the lock: an entry of its own for each call, which a run takes up later."""
+        token = f"{os.getpid()}-{os.urandom(6).hex()}"
+        replace_file(self.root / "queue" / f"{lineage}.{token}{_REQUEST}", _dump(entry))
+
+    def take(self, lineage: str) -> None:
+        """Make what was requested of a lineage part of its entry; the caller holds the lock.
+
+        Whatever comes in after this lies beside the entry and survives its `dequeue`.
+        """
+        found = self._requests(lineage)
+        if not found:
+            return
+        entry = _read_json(self.root / "queue" / f"{lineage}.json")
+        for path in found:
+            entry = {**entry, **_read_json(path)}
+        self.enqueue(lineage, entry)
+        with _told(self.root / "queue"):
+            for path in (*found, *self._abandoned()):
+                path.unlink(missing_ok=True)
+            _fsync_directory(self.root / "queue")
+
+    def requested(self, lineage: str) -> bool:
+        """Whether something was requested of a lineage that no run has taken up."""
+        return bool(self._requests(lineage))
+
+    def _requests(self, lineage: str = "") -> list[Path]:
+        """Requests of one lineage or of all, oldest first."""
+        found = [
+            path
+            for path in (self.root / "queue").glob(f"*{_REQUEST}")
+            if not path.name.startswith(".") and lineage in ("", path.stem.rpartition(".")[0])
+        ]
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    def _abandoned(self) -> list[Path]:
+        """Half-written requests of processes that are gone."""
+        found = (self.root / "queue").glob(f".*{_REQUEST}.new")
+        pids = [(path, path.name.split(".")[-3].partition("-")[0]) for path in found]
+        return [path for path, pid in pids if not Path("/proc", pid).exists()]
+
+    def observation(self, name: str) -> Mapping[str, Json]:
+        """Return what was last noted under a name; empty when nothing readable was."""
+        return _read_json(self.root / "observations" / f"{name}.json")
+
+    def observe(self, name: str, value: Mapping[str, Json]) -> None:
+        """Note something under a name; nothing is written when it is noted already."""
+        if self.observation(name) != json.loads(_dump(value)):
+            replace_file(self.root / "observations" / f"{name}.json", _dump(value))
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Hold the notes for the moment that a change of them takes; waits for others who do."""
+        with _told(self.root):
+            path = self.root / "observations" / "lock"
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
 
 # what the ACME client left

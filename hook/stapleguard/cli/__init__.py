@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import traceback
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -106,7 +105,7 @@ def _budget(arguments: argparse.Namespace, world: World) -> Budget:
     from stapleguard.engine.run import Budget
 
     settings = world.config
-    if arguments.timeout:
+    if getattr(arguments, "timeout", None):
         return Budget(
             arguments.timeout, arguments.timeout, min(arguments.timeout / 2, settings.responder_patience)
         )
@@ -118,11 +117,14 @@ def _locked(world: World) -> AbstractContextManager[None]:
     return world.state.lock()
 
 
-def _end(arguments: argparse.Namespace, result: Result) -> int:
+def _end(arguments: argparse.Namespace, result: Result, world: World | None = None) -> int:
+    """Print a result; with the `world` that it changed the journal is told, too."""
     from stapleguard import report
 
-    if arguments.command in ("hook", "deploy", "retry", "recover", "rollback"):
-        report.to_journal(result, uuid.uuid4().hex)
+    if world is not None:
+        from stapleguard.cli.service import tell
+
+        tell(world, result)
     if arguments.json:
         report.print_json(report.as_json(result))
     else:
@@ -145,19 +147,23 @@ def _deploy_named(arguments: argparse.Namespace, name: str, sources: Sequence[st
     try:
         with _locked(world):
             recover(world, budget)
+            world.state.take(name)
             result = deploy(world, name, sources, budget)
     except DiskFault as fault:
         _say(f"error: {fault.message}")
         _say(f"hint: {fault.hint}")
         result = Result("deploy", Verdict.REFUSED, fault.code, (fault.finding,), (), {"lineage": name})
-    return _end(arguments, replace(result, command=command))
+    return _end(arguments, replace(result, command=command), world)
 
 
 def _hook(arguments: argparse.Namespace) -> int:
+    from stapleguard.cli.handover import hand_over
     from stapleguard.clients import certbot
 
     renewal = certbot.renewal(os.environ)
     name, sources = _sources(arguments, renewal.directory)
+    if hand_over(arguments, name, sources):
+        return int(ExitStatus.OK)
     return _deploy_named(arguments, name, sources, "hook")
 
 
@@ -202,46 +208,45 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from stapleguard.engine.status import status
-    from stapleguard.report import print_json
+    from stapleguard.cli.overview import status_command
 
-    told = status(_world(arguments))
-    if arguments.json:
-        print_json(told.json)
-    else:
-        sys.stdout.write(told.text + "\n")
-    return int(ExitStatus.OK)
+    return status_command(arguments, _world(arguments))
 
 
 def _retry(arguments: argparse.Namespace) -> int:
-    from stapleguard.diagnosis import Result
-    from stapleguard.engine.deploy import deploy
-    from stapleguard.engine.undo import recover
-    from stapleguard.model import Verdict
+    from stapleguard.cli.service import retry
 
-    world = _world(arguments)
-    budget = _budget(arguments, world)
-    results: list[Result] = []
-    with _locked(world):
-        recover(world, budget)
-        for name, entry in world.state.queue().items():
-            listed = entry.get("sources")
-            found = tuple(str(one) for one in listed) if isinstance(listed, list) else ()
-            sources = world.config.lineage(name).sources or found
-            results.append(deploy(world, name, sources, budget))
-    if not results:
-        return _end(arguments, Result("retry", Verdict.VERIFIED, extra={"retried": []}))
-    worst = max(results, key=lambda one: one.status)
-    return _end(arguments, replace(worst, command="retry"))
+    return retry(arguments)
+
+
+def _refresh(arguments: argparse.Namespace) -> int:
+    from stapleguard.cli.service import refresh_command
+
+    return refresh_command(arguments)
 
 
 def _recover(arguments: argparse.Namespace) -> int:
-    from stapleguard.engine.undo import recover
+    from stapleguard.cli.service import recover_command
 
-    world = _world(arguments)
-    with _locked(world):
-        result = recover(world, _budget(arguments, world))
-    return _end(arguments, result)
+    return recover_command(arguments)
+
+
+def _alert(arguments: argparse.Namespace) -> int:
+    from stapleguard.cli.service import alert
+
+    return alert(arguments)
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    from stapleguard.cli.install import install
+
+    return install(arguments)
+
+
+def _uninstall(arguments: argparse.Namespace) -> int:
+    from stapleguard.cli.install import uninstall
+
+    return uninstall(arguments)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
@@ -252,7 +257,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     with _locked(world):
         recover(world, budget)
         result = rollback(world, arguments.lineage, budget)
-    return _end(arguments, result)
+    return _end(arguments, result, world)
 
 
 def _rehearse(arguments: argparse.Namespace) -> int:
@@ -287,9 +292,13 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "check": _check,
     "status": _status,
     "retry": _retry,
+    "refresh": _refresh,
     "recover": _recover,
     "rollback": _rollback,
     "rehearse": _rehearse,
+    "alert": _alert,
+    "install": _install,
+    "uninstall": _uninstall,
     "ocsp": _ocsp,
     "explain": _explain,
     "exporter": _exporter,

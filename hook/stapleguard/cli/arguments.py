@@ -123,7 +123,8 @@ def parser() -> argparse.ArgumentParser:
 
     hook = add(
         "hook",
-        "what an ACME client calls after a renewal (certbot: --deploy-hook 'stapleguard hook --wait')",
+        "what an ACME client calls after a renewal (certbot: --deploy-hook 'stapleguard hook'); hands the "
+        "work over to its systemd unit where there is one",
         live="seconds for all of it; after them the verdict is final",
     )
     hook.add_argument("--wait", action="store_true", help="stay in the foreground until the verdict")
@@ -148,7 +149,17 @@ def parser() -> argparse.ArgumentParser:
     )
     fleet_arguments.add_check(check, _seconds)
     add("status", "what is deployed and pending, certificate and staple life left")
-    add("retry", "finish or retry everything that is pending", live="seconds for each lineage")
+    retry = add("retry", "finish or retry everything that is pending", live="seconds for each lineage")
+    retry.add_argument(
+        "lineage", nargs="*", metavar="NAME", help="deploy and prove these lineages, pending or not"
+    )
+    retry.add_argument(
+        "--due",
+        action="store_true",
+        help="what the timer does: refresh staple files, retry what is pending and prove again what is "
+        "deployed, each when its time has come",
+    )
+    add("refresh", "renew primed staples that are past half their life", live="seconds for each lineage")
     add("recover", "finish or undo whatever a crash left behind", live="seconds for each lineage")
     rollback = add(
         "rollback", "put the previous good generation back, reload, prove it", live="seconds for the proof"
@@ -159,6 +170,17 @@ def parser() -> argparse.ArgumentParser:
         "a fire drill in a private lab: own CA, responder, resolver and nginx; no root, "
         "nothing of the host touched",
     )
+    alert = add("alert", "tell a person")
+    alert.add_argument("what", choices=["unit"], help="unit: a unit failed (systemd calls this, OnFailure=)")
+    alert.add_argument("unit", metavar="UNIT", help="its name")
+    for name, about in (
+        ("install", "units, certbot's hook entry, default configuration, state directory; twice is once"),
+        ("uninstall", "remove what install wrote; staple files are withdrawn, generations stay"),
+    ):
+        one = add(name, about)
+        one.add_argument("--root", metavar="DIR", help="work on a directory tree, as a packager does")
+        if name == "install":
+            one.add_argument("--program", metavar="PATH", help="what the units start (default: this program)")
     _ocsp_arguments(commands.add_parser("ocsp", help="the OCSP client and the judge alone"))
     exporter = commands.add_parser("exporter", help=EXPORTER, description=EXPORTER)
     fleet_arguments.add_exporter(exporter)

@@ -103,7 +103,7 @@ def _about(run: Run) -> dict[str, str | list[str]]:
     facts = [one.material.facts for one in run.certificates]
     return {
         "created": run.world.clock.now().isoformat(timespec="seconds"),
-        "origin": [one.material.paths.get("cert", "") for one in run.certificates],
+        "origin": [*run.origin],
         "serials": [f"{one.serial:x}" for one in facts],
         "leaf_sha256": [one.sha256 for one in facts],
         "not_after": min(one.not_after for one in facts).isoformat(),
@@ -291,9 +291,8 @@ def entry(run: Run) -> dict[str, str | list[str]]:
     """What the next run needs; after a crash nothing more is known than the name."""
     entry: dict[str, str | list[str]] = {"schema": "stapleguard.queue/1", "since": run.record.since}
     if run.certificates:
-        paths = [one.material.paths.get("privkey", "") for one in run.certificates]
         entry["leaf_sha256"] = run.certificates[0].material.facts.sha256
-        entry["sources"] = [path.rsplit("/", 1)[0] for path in paths if path]
+        entry["sources"] = [path.rsplit("/", 1)[0] for path in run.origin if path]
     return entry
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from stapleguard import diagnosis, ocsp
@@ -30,6 +30,7 @@ from stapleguard.engine.run import INCLUDE, Budget, Run, wants_file
 from stapleguard.engine.survey import Mode, survey
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, Finding, criticals, find
+from stapleguard.freshness import Course, Life
 from stapleguard.material import NameMatch, matches_name
 from stapleguard.model import Verdict
 from stapleguard.servers import ConfigOutcome, nginx
@@ -148,10 +149,17 @@ def _ask(run: Run) -> tuple[Answer, ...]:
         if one.expected.need is Need.NOT_APPLICABLE:
             answers.append(Answer(None, None, ()))
             continue
-        if kept := _kept_answer(run, one):
-            answers.append(kept)
+        kept = _kept_answer(run, one)
+        if kept is not None and kept.course is Course.KEEP:
+            answers.append(kept.answer)
             continue
         answer = intake.ask_responder(run.world, one)
+        failed = answer.der is None and not intake.revoked(answer)
+        if failed and kept is not None and kept.course is not Course.WITHDRAW:
+            # What is published is good for a while yet: a responder that is down now changes nothing.
+            run.world.say("the responder gives no usable answer; the published one stays", Tone.WARN)
+            answers.append(kept.answer)
+            continue
         while answer.der is None and wants_file(run) and not intake.revoked(answer):
             cause = diagnosis.cause_of(answer.findings)
             if not diagnosis.may_pass(cause) or run.world.clock.monotonic() - begun + pause > run.budget.wait:
@@ -180,8 +188,16 @@ def _tell(run: Run, answer: Answer) -> None:
         )
 
 
-def _kept_answer(run: Run, one: Certificate) -> Answer | None:
-    """The live generation's own answer, judged again, while it is before half its life."""
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The answer that is published, and whether it is time to renew it."""
+
+    answer: Answer
+    course: Course
+
+
+def _kept_answer(run: Run, one: Certificate) -> _Kept | None:
+    """The live generation's own answer, judged again, while it is acceptable."""
     if not run.record.previous or one.issuer is None:
         return None
     now = run.world.clock.now()
@@ -190,10 +206,11 @@ def _kept_answer(run: Run, one: Certificate) -> Answer | None:
     except OSError:
         return None
     judgement = ocsp.judge(der, one.material.leaf, one.issuer, now)
-    fresh = judgement.half_life is not None and now < judgement.half_life
-    if judgement.acceptance is not ocsp.Acceptance.ACCEPTED or not fresh:
+    if judgement.acceptance is not ocsp.Acceptance.ACCEPTED or judgement.this_update is None:
         return None
-    return Answer(der, judgement, judgement.findings)
+    life = Life.of(judgement.this_update, judgement.next_update)
+    course = life.course(now, 0.0, run.world.config.refresh_margin)
+    return _Kept(Answer(der, judgement, judgement.findings), course)
 
 
 def _hold(run: Run) -> Result | None:

@@ -115,13 +115,13 @@ def _der(body: bytes) -> list[x509.Certificate]:
 
 def ask_responder(world: World, certificate: Certificate) -> Answer:
     """Ask each responder that the certificate names until one gives an answer that the judge accepts."""
-    facts, issuer = certificate.material.facts, certificate.issuer
+    issuer = certificate.issuer
     findings: list[Finding] = []
     judgement = None
     if issuer is None:
         return Answer(None, None, ())
     request = ocsp.request(certificate.material.leaf, issuer)
-    for url in facts.ocsp_urls[:3]:
+    for url in responders(certificate.material.leaf):
         fetched = ocsp_exchange(url, request, world.fetch_policy)
         findings += fetched.findings
         if fetched.body is None:
@@ -131,6 +131,11 @@ def ask_responder(world: World, certificate: Certificate) -> Answer:
         if judgement.acceptance is ocsp.Acceptance.ACCEPTED:
             return Answer(fetched.body, judgement, tuple(one for one in findings if not one.critical))
     return Answer(None, judgement, tuple(findings))
+
+
+def responders(leaf: x509.Certificate) -> tuple[str, ...]:
+    """Return the URLs that are asked about a certificate: the first three, whatever it names."""
+    return material.leaf_facts(leaf).ocsp_urls[:3]
 
 
 def revoked(answer: Answer) -> bool:

@@ -48,12 +48,19 @@ class Run:
     before: tuple[Strand, ...] = ()
     target_override: Target | None = None
     leaving: frozenset[int] = frozenset()
+    came_from: tuple[str, ...] = ()
+    """Where the certificates came from at first, where they were read from a generation of ours."""
 
     @property
     def target(self) -> Target:
         """Where the new generation is looked for."""
         target = self.target_override or target_of(self.found, self.certificates)
         return replace(target, leaving=self.leaving)
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """Where the ACME client has the certificates."""
+        return self.came_from or tuple(one.material.paths.get("cert", "") for one in self.certificates)
 
     @property
     def must_staple(self) -> bool:

@@ -1,59 +1,144 @@
-"""What is deployed and pending, read from the state directory alone."""
+"""What is deployed, served, pending and failing: the state directory, one handshake each, and the timer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from stapleguard import ocsp
+from cryptography import x509
+
+from stapleguard import host, ocsp
+from stapleguard.backoff import Attempts
+from stapleguard.diagnosis import Need, Strand
+from stapleguard.disk import Generation
 from stapleguard.engine.previous import expectations
+from stapleguard.engine.proof import Expected, Target, look_once
+from stapleguard.engine.survey import survey
+from stapleguard.engine.upkeep import NOTE, host_key, sources_of
 from stapleguard.engine.world import World
-from stapleguard.model import Json, StapleguardError
+from stapleguard.freshness import Life
+from stapleguard.material import leaf_facts
+from stapleguard.model import StapleguardError
+from stapleguard.transaction import Record
+from stapleguard.units import RETRY_TIMER
+
+_HANDSHAKE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time, and how much of it is left."""
+
+    begin: datetime
+    end: datetime
+    now: datetime
+
+    @property
+    def left(self) -> float:
+        """From 1 at its beginning to 0 at its end."""
+        whole = (self.end - self.begin).total_seconds()
+        return min(1.0, max(0.0, (self.end - self.now).total_seconds() / whole)) if whole > 0 else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds to its end; negative after it."""
+        return (self.end - self.now).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One lineage. `staple` says where its staple comes from; `staple_life` is known of a file only."""
+
+    name: str
+    generation: str
+    record: Record | None
+    damaged: str = ""
+    leaf_sha256: str = ""
+    certificate_life: Span | None = None
+    staple: str = ""
+    staple_life: Span | None = None
+    served: tuple[Strand, ...] = ()
+    pending: bool = False
+    next_at: datetime | None = None
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The same facts twice: for a program and for a person."""
+    """All of it; `timer` is None without systemd or where the unit is not installed."""
 
-    json: dict[str, Json]
-    text: str
+    rows: tuple[Row, ...]
+    timer: host.Timer | None
 
 
 def status(world: World) -> Status:
-    """Read every live generation, its record and the queue."""
-    now = world.clock.now()
+    """Read every live generation, its record and the queue; look once at each endpoint."""
     pending = world.state.queue()
-    rows: list[dict[str, Json]] = []
-    lines: list[str] = []
-    for name in world.state.lineages():
-        record = world.state.record(name)
-        row: dict[str, Json] = {
-            "lineage": name,
-            "generation": world.state.live(name),
-            "verdict": record.verdict if record else None,
-            "cause": record.cause or None if record else None,
-            "pending": name in pending,
-        }
-        life = staple = "?"
-        try:
-            generation = world.state.load(name, world.state.live(name))
-            expected, leaf = expectations(generation)[0]
-            row["leaf_sha256"] = expected.sha256
-            row["not_after"] = leaf.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
-            life = f"{(leaf.not_valid_after_utc - now).days} days left"
-            der = generation.files.get("ocsp.der")
-            staple = "fetched by the server" if expected.need.value == "staple" else "not applicable"
-            if der is not None and expected.issuer is not None:
-                until = ocsp.judge(der, leaf, expected.issuer, now).next_update
-                staple = f"file until {until:%Y-%m-%d %H:%M} UTC" if until else "file"
-            row["staple"] = staple
-        except (StapleguardError, ValueError, IndexError) as error:
-            row["damaged"] = str(error)
-            life = f"damaged: {error}"
-        rows.append(row)
-        verdict = (record.verdict or record.state.value) if record else "-"
-        waiting = "  pending" if name in pending else ""
-        lines.append(f"{name:<32} {verdict:<15} certificate {life}, staple {staple}{waiting}")
-    others: list[Json] = [name for name in pending if name not in world.state.lineages()]
-    lines += [f"{name:<32} pending" for name in others]
-    document: dict[str, Json] = {"schema": "stapleguard.status/1", "lineages": rows, "pending": [*pending]}
-    return Status(document, "\n".join(lines) or "nothing is deployed yet; see `stapleguard deploy --help`")
+    noted = world.state.observation(NOTE)
+    rows: list[Row] = []
+    for name in sorted({*world.state.lineages(), *pending}):
+        identity = world.state.live(name)
+        attempts = Attempts.from_json(noted.get(name))
+        row = Row(
+            name,
+            identity,
+            world.state.record(name),
+            pending=name in pending,
+            next_at=_next(attempts, noted),
+            failures=attempts.failures,
+        )
+        rows.append(_looked_into(world, row) if identity else row)
+    return Status(tuple(rows), host.timer(RETRY_TIMER) if host.booted() else None)
+
+
+def _next(attempts: Attempts, noted: Mapping[str, object]) -> datetime | None:
+    """The lineage's own next moment, or that of a responder that it waits for."""
+    all_of_them = (attempts, *(Attempts.from_json(noted.get(host_key(one))) for one in attempts.on))
+    return max((one.next_at for one in all_of_them if one.next_at is not None), default=None)
+
+
+def _looked_into(world: World, row: Row) -> Row:
+    now = world.clock.now()
+    try:
+        generation = world.state.load(row.name, row.generation)
+        expected, leaf = expectations(generation)[0]
+    except (StapleguardError, ValueError, IndexError) as error:
+        return replace(row, damaged=str(error))
+    staple, staple_life = _staple(generation, expected, leaf, now)
+    return replace(
+        row,
+        leaf_sha256=expected.sha256,
+        certificate_life=Span(leaf.not_valid_before_utc, leaf.not_valid_after_utc, now),
+        staple=staple,
+        staple_life=staple_life,
+        served=_served(world, row.name, generation),
+    )
+
+
+def _staple(
+    generation: Generation, expected: Expected, leaf: x509.Certificate, now: datetime
+) -> tuple[str, Span | None]:
+    der = generation.files.get("ocsp.der")
+    if expected.need is Need.NOT_APPLICABLE:
+        return "not applicable", None
+    if der is None or expected.issuer is None:
+        return "fetched by the server", None
+    judgement = ocsp.judge(der, leaf, expected.issuer, now)
+    if judgement.this_update is None:
+        return "a file that is no answer", None
+    life = Life.of(judgement.this_update, judgement.next_update)
+    return "a file", Span(life.begin, life.end, now)
+
+
+def _served(world: World, name: str, generation: Generation) -> tuple[Strand, ...]:
+    """One handshake with each endpoint; nothing where no server is known or may be looked into."""
+    brief = replace(world, config=replace(world.config, handshake_timeout=_HANDSHAKE_SECONDS))
+    try:
+        names = [one for _, leaf in expectations(generation) for one in leaf_facts(leaf).names]
+        found = survey(brief, name, sources_of(world, name), names)
+    except StapleguardError:
+        return ()
+    if not found.endpoints or not found.running:
+        return ()
+    return look_once(brief, Target(found.endpoints, tuple(one for one, _ in expectations(generation))))

@@ -2,13 +2,13 @@
 
 The only room that starts programs and the only one that reads the clock. `clock` is the two kinds
 of time, `commands` the programs that we run, `proc` what the kernel tells about those that run
-already, `journal` the way to journald.
+already, `journal` the way to journald, `systemd` the way to the system manager.
 """
 
 from __future__ import annotations
 
 from stapleguard.host.accepting import accepting
-from stapleguard.host.clock import Clock, SystemClock
+from stapleguard.host.clock import Clock, SystemClock, draw
 from stapleguard.host.commands import PATH, Child, Completed, run, with_bind
 from stapleguard.host.journal import Delivery, journal_send
 from stapleguard.host.proc import (
@@ -26,6 +26,7 @@ from stapleguard.host.proc import (
     unit_of,
     working_directory,
 )
+from stapleguard.host.systemd import Timer, booted, start, systemctl, timer
 
 __all__ = [
     "PATH",
@@ -35,9 +36,12 @@ __all__ = [
     "Delivery",
     "Process",
     "SystemClock",
+    "Timer",
     "accepted",
     "accepting",
+    "booted",
     "children",
+    "draw",
     "holders",
     "journal_send",
     "listeners",
@@ -48,6 +52,9 @@ __all__ = [
     "processes",
     "run",
     "shares_root",
+    "start",
+    "systemctl",
+    "timer",
     "unit_of",
     "with_bind",
     "working_directory",

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import time
 from datetime import UTC, datetime
 from typing import Protocol
+
+
+def draw() -> float:
+    """Return a number from 0 to below 1 that nobody can guess: whoever fails alike spreads by it."""
+    return random.SystemRandom().random()
 
 
 class Clock(Protocol):

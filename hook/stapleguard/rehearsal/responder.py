@@ -82,6 +82,7 @@ class Responder:
         self._changed = threading.Condition()
         self._mode = Mode.GOOD
         self._modes: dict[int, Mode] = {}
+        self._good = GOOD_ANSWER
         self._hits: list[Hit] = []
         self._closing = threading.Event()
         self._server = _Server((host, 0), self)
@@ -122,6 +123,11 @@ class Responder:
         with self._changed:
             self._mode = mode
 
+    def set_good(self, answer: AnswerOptions) -> None:
+        """Say this where the mode is GOOD, from the next request on."""
+        with self._changed:
+            self._good = answer
+
     def set_mode_for(self, serial: int, mode: Mode) -> None:
         """Behave so towards requests about this certificate, whatever the mode of all is."""
         with self._changed:
@@ -140,6 +146,7 @@ class Responder:
             serial = None
         with self._changed:
             mode = self._mode if serial is None else self._modes.get(serial, self._mode)
+            answer = self._good if mode is Mode.GOOD else _ANSWERS.get(mode, GOOD_ANSWER)
             self._hits.append(Hit(self._clock.monotonic(), method, serial, mode))
             self._changed.notify_all()
         match mode:
@@ -167,14 +174,13 @@ class Responder:
                 | Mode.WRONG_KEY
                 | Mode.OTHER_CERTIFICATE
             ):
-                body = self._authority.answer(request_der, self._now(), _ANSWERS[mode])
+                body = self._authority.answer(request_der, self._now(), answer)
                 return _Reply(HTTPStatus.OK, _TYPE, body)
             case never:
                 assert_never(never)
 
 
 _ANSWERS: Final = {
-    Mode.GOOD: GOOD_ANSWER,
     Mode.REVOKED: AnswerOptions(status=ocsp.OCSPCertStatus.REVOKED),
     Mode.UNKNOWN: AnswerOptions(status=ocsp.OCSPCertStatus.UNKNOWN),
     Mode.EXPIRED: AnswerOptions(this_update=timedelta(days=-8), next_update=timedelta(days=-1)),

@@ -9,15 +9,13 @@ session (a session also reads the whole body of a redirect into memory).
 from __future__ import annotations
 
 import base64
-import errno
 import http.client
 import ipaddress
 import re
 import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,10 +28,11 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 
 from stapleguard.finding import Code, Finding, find
 from stapleguard.model import Json, UsageError, escape
+from stapleguard.wire.faults import classify, dns_code
 from stapleguard.wire.policy import FetchPolicy
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -68,23 +67,39 @@ class Fetch:
     seconds: float
     address: str | None
     date: datetime | None
+    validators: Validators
+    unchanged: bool
+    """The responder says that what the validators given belong to is still its newest answer (304)."""
 
 
-def ocsp_exchange(url: str, request: bytes, policy: FetchPolicy) -> Fetch:
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """ETag and Last-Modified of an answer (RFC 9110 section 8.8), '' where there is none."""
+
+    etag: str = ""
+    last_modified: str = ""
+
+
+NO_VALIDATORS: Final = Validators()
+
+
+def ocsp_exchange(url: str, request: bytes, policy: FetchPolicy, known: Validators = NO_VALIDATORS) -> Fetch:
     """Send an OCSPRequest (DER) to an http URL; the body claims to be an OCSPResponse (DER), <= 64 KiB.
 
     GET where the encoded URL has at most 255 bytes; POST otherwise, or after a GET that failed by
-    HTTP status, content type or empty body (RFC 6960 appendix A.1). Raises UsageError for a policy
-    that cannot be read.
+    HTTP status, content type or empty body (RFC 6960 appendix A.1). A GET is conditional on `known`.
+    Raises UsageError for a policy that cannot be read.
     """
 
     def work(run: _Run) -> _Answer:
+        run.known = known
         findings: tuple[Finding, ...] = ()
         encoded = f"{url.rstrip('/')}/{quote(base64.b64encode(request).decode(), safe='')}"
         if len(encoded) <= _GET_LIMIT and "?" not in url:
             answer = _request(run, encoded, None)
             findings = answer.findings
-            if answer.body is not None or not {found.code for found in findings} <= _TRY_POST:
+            unusable = {found.code for found in findings} <= _TRY_POST and not answer.unchanged
+            if answer.body is not None or not unusable:
                 return answer
         answer = _request(run, url, request)
         return (
@@ -116,6 +131,8 @@ class _Answer:
     findings: tuple[Finding, ...]
     date: datetime | None = None
     location: str = ""
+    validators: Validators = NO_VALIDATORS
+    unchanged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +165,7 @@ class _Run:
     port: int | None = None
     address: str | None = None
     method: str = ""
+    known: Validators = NO_VALIDATORS
     resolving: bool = False
     sending: bool = False
     socket: socket.socket | None = None
@@ -209,7 +227,9 @@ def _bounded(url: str, rules: _Rules, policy: FetchPolicy, work: Callable[[_Run]
         if run.socket is not None:
             with suppress(OSError):
                 run.socket.shutdown(socket.SHUT_RDWR)
-    return Fetch(answer.body, answer.findings, time.monotonic() - started, run.address, answer.date)
+    seconds = time.monotonic() - started
+    told = (answer.date, answer.validators, answer.unchanged)
+    return Fetch(answer.body, answer.findings, seconds, run.address, *told)
 
 
 def _networks(cidrs: tuple[str, ...]) -> tuple[_Network, ...]:
@@ -300,17 +320,12 @@ def _resolve(run: _Run, target: _Target) -> list[_Address] | Finding:
     try:
         rows = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        return run.failed(_dns_code(error), f"{target.host}: {escape(error.strerror or str(error))}")
+        return run.failed(dns_code(error), f"{target.host}: {escape(error.strerror or str(error))}")
     except UnicodeError:  # an empty label, or one longer than 63
         return run.failed(Code.DNS_NAME_NOT_FOUND, f"{escape(target.host)} is no host name")
     finally:
         run.resolving = False
     return list(dict.fromkeys(ipaddress.ip_address(row[4][0]) for row in rows))
-
-
-def _dns_code(error: socket.gaierror) -> Code:
-    lasting = (socket.EAI_NONAME, socket.EAI_NODATA)
-    return Code.DNS_NAME_NOT_FOUND if error.errno in lasting else Code.DNS_SERVER_FAILURE
 
 
 def _allowed(address: _Address, networks: tuple[_Network, ...]) -> bool:
@@ -340,6 +355,9 @@ def _send(run: _Run, target: _Target, host: str, shares: int, body: bytes | None
     }
     if body is not None:
         headers["Content-Type"] = "application/ocsp-request"
+    else:
+        conditions = {"If-None-Match": run.known.etag, "If-Modified-Since": run.known.last_modified}
+        headers |= {name: value for name, value in conditions.items() if value}
     prepared = requests.Request(run.method, target.at(host), headers=headers, data=body).prepare()
     proxies = {"http": run.proxy, "https": run.proxy} if run.proxy else {}
     adapter = HTTPAdapter()
@@ -359,7 +377,7 @@ def _send(run: _Run, target: _Target, host: str, shares: int, body: bytes | None
         finally:
             response.close()
     except (requests.RequestException, HTTPError, http.client.HTTPException, OSError) as error:
-        code, text = _classify(error)
+        code, text = classify(error)
         return _Answer(None, (run.failed(code, text),))
     finally:
         run.sending = False
@@ -398,6 +416,8 @@ def _receive(run: _Run, response: requests.Response) -> _Answer:
     location = headers.get("Location", "")
     if location and status in (_REDIRECTS if run.method == "GET" else _KEEPS_METHOD):
         return _Answer(None, (), date, location)
+    if status == http.HTTPStatus.NOT_MODIFIED and run.method == "GET" and run.known != NO_VALIDATORS:
+        return _Answer(None, (), date, validators=run.known, unchanged=True)
     if status != http.HTTPStatus.OK:
         return failed(
             Code.RESPONDER_HTTP_ERROR, f"HTTP status {status} {escape(response.reason or '', 80)}".rstrip()
@@ -419,7 +439,13 @@ def _receive(run: _Run, response: requests.Response) -> _Answer:
             return _Answer(None, (run.expired(),), date)
     if not body:
         return failed(Code.RESPONDER_NOT_OCSP, "the body is empty")
-    return _Answer(bytes(body), (), date)
+    validators = Validators(_token(headers.get("ETag", "")), _token(headers.get("Last-Modified", "")))
+    return _Answer(bytes(body), (), date, validators=validators)
+
+
+def _token(text: str) -> str:
+    """Keep a validator only when it can be sent back as it is."""
+    return text if len(text) <= 200 and text.isascii() and text.isprintable() else ""
 
 
 def _date(text: str) -> datetime | None:
@@ -428,40 +454,3 @@ def _date(text: str) -> datetime | None:
         return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-
-
-def _classify(error: BaseException) -> tuple[Code, str]:
-    """Find the code of a failed exchange; the libraries wrap the error of the system several times."""
-    causes = list(_causes(error))
-    for cause in causes:
-        match cause:
-            case socket.gaierror():
-                return _dns_code(cause), "the name of the proxy was not resolved"
-            case ConnectionRefusedError():
-                return Code.NET_REFUSED, "connection refused"
-            case ssl.SSLError():
-                return Code.NET_RESET, f"TLS failed: {escape(str(cause.reason or cause))}"
-            case ReadTimeoutError():
-                return Code.RESPONDER_SLOW, "connected, but no whole answer within the time"
-            case OSError(errno=errno.EHOSTUNREACH | errno.ENETUNREACH):
-                return Code.NET_BLOCKED, "host or network unreachable"
-            case ConnectionError() | http.client.IncompleteRead():
-                pass  # RemoteDisconnected is a BadStatusLine too
-            case http.client.HTTPException():
-                return Code.RESPONDER_NOT_OCSP, "the answer is not HTTP"
-    if any(isinstance(cause, ConnectTimeoutError | NewConnectionError) for cause in causes):
-        return Code.NET_BLOCKED, "no connection within the time, or none possible"
-    return Code.NET_RESET, "the connection was cut off before the whole answer"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    waiting: list[BaseException] = [error]
-    seen: set[int] = set()
-    while waiting:
-        one = waiting.pop(0)
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        near = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
-        waiting += [other for other in near if isinstance(other, BaseException)]

@@ -1,0 +1,165 @@
+"""Staple files that live for seconds, refreshed under load; withdrawn in time when nothing comes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event, Lock
+from time import monotonic
+from typing import Any
+
+import pytest
+from cryptography import x509
+from lab.tools import executable, require
+from site_lab import NAME, Site
+from stapleguard.model import Ask, Endpoint
+from stapleguard.ocsp import Acceptance, Judgement, judge
+from stapleguard.rehearsal.authority import AnswerOptions
+from stapleguard.rehearsal.responder import Mode
+from stapleguard.wire.handshake import Limits, observe
+
+pytestmark = pytest.mark.server
+
+SECONDS = float(os.environ.get("STAPLEGUARD_REFRESH_SECONDS", "0"))
+LIFE = timedelta(seconds=60 if SECONDS else 12)
+CLIENTS = 8 if SECONDS else 2
+PERIOD = 1.0  # of the timer: a run, and so long until the next
+
+
+@dataclass
+class Seen:
+    """What clients saw, each handshake full; a staple is judged at the moment of its handshake."""
+
+    issuer: x509.Certificate
+    port: int
+    stop: Event = field(default_factory=Event)
+    lock: Lock = field(default_factory=Lock)
+    total: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    staples: dict[bytes, Judgement] = field(default_factory=dict)
+    least: timedelta = timedelta(days=1)
+
+    def client(self) -> None:
+        ask = Ask(Endpoint(NAME, self.port, NAME, "127.0.0.1"))
+        while not self.stop.is_set():
+            (seen,) = observe([ask], Limits(), now=lambda: datetime.now(UTC))
+            with self.lock:
+                self.total += 1
+                if seen.fault is not None:
+                    self.bad[f"failed: {seen.fault.value} {seen.detail}"] += 1
+                elif seen.staple is None:
+                    self.bad["bare"] += 1
+                else:
+                    self._judge(seen.chain[0], seen.staple, seen.at)
+
+    def _judge(self, leaf: bytes, staple: bytes, at: datetime) -> None:
+        if staple not in self.staples:
+            self.staples[staple] = judge(staple, x509.load_der_x509_certificate(leaf), self.issuer, at)
+        judgement = self.staples[staple]
+        if judgement.acceptance is not Acceptance.ACCEPTED or judgement.next_update is None:
+            self.bad["not acceptable"] += 1
+        elif at >= judgement.next_update:
+            self.bad["expired"] += 1
+        else:
+            self.least = min(self.least, judgement.next_update - at)
+
+    def summary(self) -> str:
+        least = f"{self.least.total_seconds():.1f} s left at the least"
+        return f"{self.total} handshakes, {len(self.staples)} staples, {least}, bad: {dict(self.bad) or 0}"
+
+
+@contextmanager
+def clients_of(site: Site) -> Iterator[Seen]:
+    seen = Seen(site.authority.intermediate, site.port)
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(seen.client) for _ in range(CLIENTS)]
+        try:
+            yield seen
+        finally:
+            seen.stop.set()
+            for one in clients:
+                one.result(timeout=30)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    require("nginx")
+    made = Site(str(executable("nginx")), tmp_path)
+    made.configure('prime = "file"', "[retry]\nfloor = 1\n")
+    made.responder.set_good(AnswerOptions(this_update=timedelta(), next_update=LIFE))
+    made.open()
+    yield made
+    made.close()
+
+
+def timer(site: Site, seen: Seen) -> Iterator[Any]:
+    """What the timer does, again and again, with a period that fits to answers of seconds."""
+    while not seen.stop.wait(PERIOD):
+        yield site.run("refresh", "--json").json
+
+
+def test_no_client_meets_an_expired_missing_or_bad_staple(site: Site) -> None:
+    with clients_of(site) as seen:
+        begun, wanted = monotonic(), 3
+        for told in timer(site, seen):
+            assert told["verdict"] == "verified", told
+            over = monotonic() - begun
+            if over >= SECONDS and len(seen.staples) >= wanted:
+                break
+            assert over < max(SECONDS * 1.2, 60), seen.summary()
+    print(f"\nrefresh: {over:.0f} s with answers of {LIFE.total_seconds():.0f} s: {seen.summary()}")
+    assert not seen.bad
+
+
+def test_without_a_newer_answer_it_tells_in_time_and_withdraws_in_time(site: Site) -> None:
+    live = site.state / "live" / NAME
+    site.responder.set_good(
+        AnswerOptions(this_update=timedelta(seconds=-10), next_update=timedelta(seconds=14))
+    )
+    site.renew()
+    assert site.deploy().status == 0
+    site.responder.set_mode(Mode.TRY_LATER)
+    verdicts: list[str] = []
+    with clients_of(site) as seen:
+        for told in timer(site, seen):
+            verdicts.append(told["verdict"])
+            codes = {one["code"] for one in told["findings"]}
+            if not (live / "ocsp.der").exists():
+                break
+            assert told["verdict"] != "degraded" or {"staple.near-expiry", "ocsp.try-later"} <= codes
+    assert "degraded" in verdicts[:-1], verdicts  # a person is told before it is gone
+    assert set(seen.bad) <= {"bare"}  # never a stale one
+    assert "ssl_stapling_file" not in (live / "nginx.conf").read_text()
+    assert "ssl_stapling on" in (live / "nginx.conf").read_text()
+    site.responder.set_mode(Mode.GOOD)
+    site.responder.set_good(AnswerOptions())
+    assert site.run("retry", NAME).status == 0
+    assert (live / "ocsp.der").exists()
+
+
+def test_a_young_staple_is_left_alone(site: Site) -> None:
+    site.responder.set_good(AnswerOptions())
+    assert site.deploy().status == 0
+    before, asked = site.live(), len(site.responder.hits)
+    told = site.run("refresh", "--json")
+    assert (told.status, told.json["refreshed"]) == (0, [])
+    assert (site.live(), len(site.responder.hits)) == (before, asked)
+
+
+def test_a_responder_that_is_down_takes_no_good_staple_away(site: Site) -> None:
+    site.responder.set_good(AnswerOptions(this_update=timedelta(days=-4), next_update=timedelta(days=3)))
+    site.renew()
+    assert site.deploy().status == 0
+    before = site.live()
+    site.responder.set_mode(Mode.TRY_LATER)
+    assert site.deploy().json["verdict"] == "verified"
+    assert site.live() == before
+    site.responder.set_mode(Mode.GOOD)
+    assert site.run("refresh").status == 0
+    assert site.live() != before

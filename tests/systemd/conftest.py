@@ -1,0 +1,28 @@
+"""Fixtures of the tests in a real systemd: one container for each module, since each boots in a second."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab.booted import Booted
+from lab.tools import require
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Booted]:
+    require("container", "nginx")
+    with Booted() as made:
+        yield made
+    assert left_behind() == []
+
+
+def left_behind() -> list[str]:
+    """Mounts, control groups and directories of our containers on the host: none, once they are off."""
+    mounts = [
+        line for line in Path("/proc/self/mounts").read_text().splitlines() if "stapleguard-boot" in line
+    ]
+    groups = [str(one) for one in Path("/sys/fs/cgroup").glob(f"**/stapleguard-lab-{os.getpid()}-*")]
+    return mounts + groups
