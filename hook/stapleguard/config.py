@@ -6,10 +6,8 @@ nearest-key hint and docs/reference/configuration.md are all made from it.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -353,6 +351,10 @@ MODULE_SCHEMA: Final[Mapping[str, Key]] = {
 
 def parse(text: str, file: str) -> Config:
     """Read the text of a configuration file (TOML 1.0); `file` is for messages; UsageError on a fault."""
+    if not text:
+        return Config()
+    import tomllib  # a host without a configuration file need not wait for it
+
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -403,6 +405,8 @@ def _read(flat: Mapping[str, object], schema: Mapping[str, Key], file: str, pref
     for key, value in flat.items():
         known = schema.get(key)
         if known is None:
+            import difflib
+
             near = difflib.get_close_matches(key, [*schema], n=1, cutoff=0)
             raise UsageError(
                 f"{file}: unknown key {escape(prefix + key)}",

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from stapleguard import inventory, report
 from stapleguard.cli.progress import bar
@@ -21,8 +21,9 @@ from stapleguard.engine.look import check_quickly, look
 from stapleguard.engine.world import World
 from stapleguard.inventory import MAX_TEXT, Place
 from stapleguard.model import Depth, UsageError, escape
-from stapleguard.report import fleet, nagios
-from stapleguard.report.readings import Reading, readings, summary
+
+if TYPE_CHECKING:
+    from stapleguard.report.readings import Reading
 
 TIMEOUT: Final = 20.0
 
@@ -50,6 +51,7 @@ def check(arguments: argparse.Namespace, world: World) -> int:
     target = _metrics_file(arguments)
     if arguments.watch is not None:
         from stapleguard.cli.watch import watch
+        from stapleguard.report.readings import readings
 
         quiet = replace(world, listener=lambda _step: None)
 
@@ -61,14 +63,7 @@ def check(arguments: argparse.Namespace, world: World) -> int:
             rounds, len(asked), arguments.watch, world.clock, lambda seen: _write_metrics(target, seen)
         )
     if len(asked) == 1 and not (arguments.jsonl or arguments.nagios):
-        result = _looker(arguments, world)(asked[0])
-        seen = readings(result, asked[0].place)
-        if arguments.json:
-            report.print_json(fleet.as_json(seen, result))
-        else:
-            sys.stdout.write(report.as_text(result, sys.stdout) + "\n")
-        _write_metrics(target, seen)
-        return int(result.status)
+        return _one(arguments, world, asked[0], target)
     return _many(arguments, world, asked, target)
 
 
@@ -172,7 +167,26 @@ def _looks(
 # --- how it is told --------------------------------------------------------------------------------------
 
 
+def _one(arguments: argparse.Namespace, world: World, asked: Asked, target: Path | None) -> int:
+    result = _looker(arguments, world)(asked)
+    if not arguments.json:
+        sys.stdout.write(report.as_text(result, sys.stdout) + "\n")
+    if arguments.json or target is not None:
+        # Apart from the text, for which a person waits, and which needs none of it.
+        from stapleguard.report import fleet
+        from stapleguard.report.readings import readings
+
+        seen = readings(result, asked.place)
+        if arguments.json:
+            report.print_json(fleet.as_json(seen, result))
+        _write_metrics(target, seen)
+    return int(result.status)
+
+
 def _many(arguments: argparse.Namespace, world: World, asked: Sequence[Asked], target: Path | None) -> int:
+    from stapleguard.report import fleet, nagios
+    from stapleguard.report.readings import readings, summary
+
     begun = world.clock.monotonic()
     kept: dict[int, tuple[Reading, ...]] = {}
     verdicts = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,6 +34,8 @@ class Anchors:
 
 def system_anchors() -> Anchors:
     """Return the system's store; empty when there is none."""
+    import ssl  # loads a second OpenSSL, which nothing else here needs
+
     paths = ssl.get_default_verify_paths()
     for candidate in (paths.cafile, paths.openssl_cafile, *_BUNDLES):
         if candidate and Path(candidate).is_file():
