@@ -349,6 +349,13 @@ AUTHORITY: Final[Table] = {
     ),
     "a delegate without any extension": impostor(lambda s: s.delegate(extensions=())),
     "a delegate in a certificate of version v1": impostor(lambda s: s.retold(version=0)),
+    "a delegate of version v1 with extensions": impostor(
+        lambda s: s.retold(version=0, extensions=encoded(*DELEGATE)),
+        lambda s: s.retold(version=2, extensions=encoded(*DELEGATE)),
+    ),
+    "a delegate of a version that is none": impostor(
+        lambda s: s.retold(version=66), lambda s: s.retold(version=2)
+    ),
     "a delegate that may only encipher": impostor(
         lambda s: s.saying(usage(key_encipherment=True), OCSP_SIGNING, NOCHECK),
         lambda s: s.saying(usage(content_commitment=True), OCSP_SIGNING, NOCHECK),
