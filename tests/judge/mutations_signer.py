@@ -237,7 +237,7 @@ SIGNATURE: Final[Table] = {
     ),
     "a key for RSASSA-PSS with SHA-384 used with SHA-256": rsa(
         Code.OCSP_BAD_SIGNATURE,
-        lambda s: tied_to_pss(s, pki.PSS_SHA256, parameters(pki.PSS_SHA384)),
+        lambda s: tied_to_pss(s, pki.pss(pki.SHA256, hashes.SHA256(), salt=48), parameters(pki.PSS_SHA384)),
         lambda s: tied_to_pss(s, pki.PSS_SHA384, parameters(pki.PSS_SHA384)),
         by=By.DELEGATE,
     ),
