@@ -410,7 +410,7 @@ def retold(
         said["validity"].dump(),
         subject or said["subject"].dump(),
         key_info or said["subject_public_key_info"].dump(),
-        kept if version else b"",
+        kept if version or extensions else b"",
     )
     return seq(tbs, signed.encoded, bits(damage(signed.sign(by.key, tbs))))
 

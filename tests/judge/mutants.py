@@ -152,6 +152,11 @@ MISTAKES: Final = (
         "encoded.inner_algorithm != encoded.outer_algorithm",
         "not encoded.inner_algorithm",
     ),
+    signer(
+        "delegate of any version",
+        "if certificate.version is not x509.Version.v3:",
+        "if certificate is None:",
+    ),
     signer("EKU unchecked", "if ExtendedKeyUsageOID.OCSP_SIGNING not in named:", "if named is None:"),
     signer(
         "anyExtendedKeyUsage suffices",
@@ -275,10 +280,15 @@ MISTAKES: Final = (
         "rules.max_age is not None",
     ),
     # status
-    judge(
+    answer(
         "unknown accepted",
-        "good = self.entry is not None and self.entry.status is CertStatus.GOOD",
-        "good = self.entry is not None",
+        "ocsp.OCSPCertStatus.UNKNOWN: CertStatus.UNKNOWN",
+        "ocsp.OCSPCertStatus.UNKNOWN: CertStatus.GOOD",
+    ),
+    answer(
+        "revoked accepted",
+        "ocsp.OCSPCertStatus.REVOKED: CertStatus.REVOKED",
+        "ocsp.OCSPCertStatus.REVOKED: CertStatus.GOOD",
     ),
     judge(
         "revoked not said",

@@ -237,7 +237,7 @@ SIGNATURE: Final[Table] = {
     ),
     "a key for RSASSA-PSS with SHA-384 used with SHA-256": rsa(
         Code.OCSP_BAD_SIGNATURE,
-        lambda s: tied_to_pss(s, pki.PSS_SHA256, parameters(pki.PSS_SHA384)),
+        lambda s: tied_to_pss(s, pki.pss(pki.SHA256, hashes.SHA256(), salt=48), parameters(pki.PSS_SHA384)),
         lambda s: tied_to_pss(s, pki.PSS_SHA384, parameters(pki.PSS_SHA384)),
         by=By.DELEGATE,
     ),
@@ -349,6 +349,13 @@ AUTHORITY: Final[Table] = {
     ),
     "a delegate without any extension": impostor(lambda s: s.delegate(extensions=())),
     "a delegate in a certificate of version v1": impostor(lambda s: s.retold(version=0)),
+    "a delegate of version v1 with extensions": impostor(
+        lambda s: s.retold(version=0, extensions=encoded(*DELEGATE)),
+        lambda s: s.retold(version=2, extensions=encoded(*DELEGATE)),
+    ),
+    "a delegate of a version that is none": impostor(
+        lambda s: s.retold(version=66), lambda s: s.retold(version=2)
+    ),
     "a delegate that may only encipher": impostor(
         lambda s: s.saying(usage(key_encipherment=True), OCSP_SIGNING, NOCHECK),
         lambda s: s.saying(usage(content_commitment=True), OCSP_SIGNING, NOCHECK),

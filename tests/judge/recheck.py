@@ -77,10 +77,17 @@ def _signer(
     basic: asn1.BasicOCSPResponse, tbs: bytes, issuer: x509.Certificate, now: datetime, produced_at: datetime
 ) -> Iterator[str]:
     algorithm, signature = basic["signature_algorithm"]["algorithm"].native, basic["signature"].native
-    certificates = [x509.load_der_x509_certificate(one.dump()) for one in basic["certs"] or ()]
+    certificates = [certificate for one in basic["certs"] or () for certificate in _loaded(one.dump())]
     proved = [one for one in (issuer, *certificates) if _proves(one, algorithm, signature, tbs)]
     if not any(one == issuer or _is_delegate(one, issuer, now, produced_at) for one in proved):
         yield f"nobody who may sign has signed it, with {algorithm}"
+
+
+def _loaded(der: bytes) -> tuple[x509.Certificate, ...]:
+    try:
+        return (x509.load_der_x509_certificate(der),)
+    except (ValueError, x509.InvalidVersion):
+        return ()  # harmless where nobody needs it, and unable to prove anything
 
 
 def _proves(certificate: x509.Certificate, algorithm: str, signature: bytes, tbs: bytes) -> bool:
@@ -107,6 +114,8 @@ def _is_delegate(
         certificate.verify_directly_issued_by(issuer)
         purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except (ValueError, InvalidSignature, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return False
+    if certificate.version is not x509.Version.v3:
         return False
     known = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.OCSPNoCheck)
     for extension in certificate.extensions:

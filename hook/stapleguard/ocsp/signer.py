@@ -285,9 +285,14 @@ class _Delegate:
 
 @remember
 def _as_delegate(certificate: x509.Certificate) -> _Delegate | None:
-    """Read a certificate as a delegate's; None when its extensions cannot be read."""
+    """Read a certificate as a delegate's; None when it is not v3, or its extensions cannot be read.
+
+    Only v3 has extensions (RFC 5280 section 4.1.2.1); in an enclosed certificate `cryptography` takes any.
+    """
     with warnings.catch_warnings(action="ignore"):
         try:
+            if certificate.version is not x509.Version.v3:
+                return None
             extensions = certificate.extensions
             signed_with = certificate.signature_hash_algorithm
         except HOSTILE:
