@@ -3,7 +3,7 @@ PYTHON = python3
 ARGS =
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup rehearse test lint docs bench sweep load refresh clean
+.PHONY: help setup rehearse test lint docs bench sweep load workers refresh clean
 .PHONY: vectors differential fuzz mutants bench-judge judge-coverage
 
 ## help: list the targets
@@ -46,6 +46,10 @@ sweep: .venv/.done-test
 ## load: twenty renewals under continuous load, with the figures printed
 load: .venv/.done-test
 	@STAPLEGUARD_LOAD_RENEWALS=20 .venv/bin/python -m pytest tests/server/test_load.py -s $(ARGS)
+
+## workers: of 1, 4, 8 and 64 workers the one without a staple, 200 times each; and 200 healthy rounds
+workers: .venv/.done-test
+	@STAPLEGUARD_COVERAGE_TRIALS=200 .venv/bin/python -m pytest tests/server/test_coverage.py -s $(ARGS)
 
 ## refresh: ten minutes of load with staple files that live for 60 seconds
 refresh: .venv/.done-test
