@@ -123,9 +123,10 @@ def retry(arguments: argparse.Namespace) -> int:
     with _held(world, _LOCK_PATIENCE if arguments.lineage else 0.0):
         recover(world, budget)
         if arguments.due:
-            results: Sequence[Result] = keep_up(world, budget)
-            for one in results:
+            results = []
+            for one in keep_up(world, budget):
                 tell(world, one)
+                results.append(one)
         else:
             names = arguments.lineage or [*world.state.queue()]
             results = [_until_nothing_new(world, name, budget) for name in dict.fromkeys(names)]
