@@ -154,7 +154,7 @@ def test_a_young_staple_is_left_alone(site: Site) -> None:
 
 
 def test_a_responder_that_is_down_takes_no_good_staple_away(site: Site) -> None:
-    site.responder.set_good(AnswerOptions(this_update=timedelta(days=-4), next_update=timedelta(days=3)))
+    site.responder.set_good(past_half())
     site.renew()
     assert site.deploy().status == 0
     before = site.live()
@@ -162,6 +162,7 @@ def test_a_responder_that_is_down_takes_no_good_staple_away(site: Site) -> None:
     assert site.deploy().json["verdict"] == "verified"
     assert site.live() == before
     site.responder.set_mode(Mode.GOOD)
+    site.responder.set_good(AnswerOptions())
     assert site.run("refresh").status == 0
     assert site.live() != before
 
