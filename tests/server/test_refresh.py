@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -153,7 +154,7 @@ def test_a_young_staple_is_left_alone(site: Site) -> None:
 
 
 def test_a_responder_that_is_down_takes_no_good_staple_away(site: Site) -> None:
-    site.responder.set_good(AnswerOptions(this_update=timedelta(days=-4), next_update=timedelta(days=3)))
+    site.responder.set_good(past_half())
     site.renew()
     assert site.deploy().status == 0
     before = site.live()
@@ -161,5 +162,46 @@ def test_a_responder_that_is_down_takes_no_good_staple_away(site: Site) -> None:
     assert site.deploy().json["verdict"] == "verified"
     assert site.live() == before
     site.responder.set_mode(Mode.GOOD)
+    site.responder.set_good(AnswerOptions())
     assert site.run("refresh").status == 0
     assert site.live() != before
+
+
+def past_half(hours: int = 0) -> AnswerOptions:
+    """An answer whose time to be renewed has come, with a later end for each of `hours`."""
+    return AnswerOptions(this_update=timedelta(hours=-70), next_update=timedelta(hours=40 + hours))
+
+
+def test_staples_do_not_push_earlier_certificates_out(site: Site) -> None:
+    first = Path(site.live()).name
+    site.responder.set_good(past_half())
+    site.renew()
+    assert site.deploy().status == 0
+    for hours in range(1, 5):  # six generations by now, of which five are kept
+        site.responder.set_good(past_half(hours))
+        assert len(site.run("refresh", "--json").json["refreshed"]) == 1
+    kept = [one.name for one in (site.state / "generations" / NAME).iterdir()]
+    assert first in kept
+    assert len(kept) <= 4
+
+
+def test_one_lineage_that_cannot_be_written_is_said_and_the_file_stays(site: Site) -> None:
+    require("mount-namespace")
+    site.responder.set_good(past_half())
+    site.renew()
+    assert site.deploy().status == 0
+    site.responder.set_good(AnswerOptions())
+    before = site.live()
+    blocked = site.state / "generations" / NAME
+    kept = blocked.with_name("elsewhere")
+    blocked.rename(kept)  # root is stopped by no mode: a mount that cannot be written is
+    blocked.mkdir()
+    subprocess.run(["mount", "--bind", "-o", "ro", kept, blocked], check=True)
+    try:
+        told = site.run("refresh", "--json")
+    finally:
+        subprocess.run(["umount", blocked], check=True)
+        blocked.rmdir()
+        kept.rename(blocked)
+    assert (told.status, told.json["cause"]) == (4, "host.permission")
+    assert site.live() == before

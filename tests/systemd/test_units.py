@@ -48,6 +48,9 @@ def timer(box: Booted) -> Iterator[None]:
 def well(box: Booted, site: Served) -> Iterator[None]:
     site.responder.set_mode(Mode.GOOD)
     site.configure(QUICK)
+    ended = ("inactive", "failed")
+    for unit in (WORKER, "stapleguard-retry.service"):
+        until(lambda unit=unit: box.show(unit, "ActiveState") in ended, f"the end of {unit}", 30)
     assert site.stapleguard("deploy", SOURCE).status == 0
     box.run("systemctl", "reset-failed")
     yield
@@ -198,11 +201,16 @@ def test_a_killed_worker_is_started_again(box: Booted, site: Served) -> None:
 
 
 def test_a_hook_during_a_run_is_not_lost(box: Booted, site: Served) -> None:
+    site.configure(QUICK, fetch="timeout = 2")
+    asked = len(site.responder.hits)
+    site.responder.set_mode(Mode.SILENT)  # the run has read its files, and waits
     site.renew()
     assert hook(box).status == 0
-    until(lambda: box.show(WORKER, "MainPID") not in ("", "0"), "a running worker")
+    assert site.responder.wait_hits(asked + 1, 20)
     newer = site.renew()
     assert hook(box).status == 0
+    assert box.show(WORKER, "ActiveState") == "activating"  # this start job merges into the running one
+    site.responder.set_mode(Mode.GOOD)
     site.until_serves(newer)
 
 

@@ -26,6 +26,8 @@ from stapleguard.model import ExitStatus, Json, LockBusy, UsageError, Verdict
 
 TROUBLE: Final = "trouble"
 """The observation that holds what a person was told of."""
+_UNIT: Final = "STAPLEGUARD_UNIT"
+"""Set by our units, to their name."""
 _LOCK_PATIENCE: Final = 45.0
 _LOCK_POLL: Final = 0.1
 _VERDICTS: Final = frozenset(str(int(one)) for one in ExitStatus) - {"1", "2"}
@@ -41,6 +43,8 @@ def tell(world: World, result: Result) -> None:
     lineage = result.extra.get("lineage")
     if not isinstance(lineage, str):
         return
+    if _UNIT not in os.environ and result.verdict not in trouble.GOOD:
+        return  # whoever runs this by hand has been told; only a unit's failure calls for an alert
     now = world.clock.now()
     with _book(world.state) as book:
         book[0], ended = trouble.after(book[0], lineage, result.verdict, result.cause, now)
@@ -66,7 +70,7 @@ def _book(state: StateDirectory) -> Iterator[list[trouble.Book]]:
 
 def _unit_is_well(world: World) -> None:
     """End the trouble of the unit that runs us: it came to its end."""
-    unit = os.environ.get("STAPLEGUARD_UNIT", "")
+    unit = os.environ.get(_UNIT, "")
     with _book(world.state) as book:
         known = book[0].get(unit)
         book[0] = trouble.without(book[0], unit)
@@ -123,9 +127,10 @@ def retry(arguments: argparse.Namespace) -> int:
     with _held(world, _LOCK_PATIENCE if arguments.lineage else 0.0):
         recover(world, budget)
         if arguments.due:
-            results: Sequence[Result] = keep_up(world, budget)
-            for one in results:
+            results = []
+            for one in keep_up(world, budget):
                 tell(world, one)
+                results.append(one)
         else:
             names = arguments.lineage or [*world.state.queue()]
             results = [_until_nothing_new(world, name, budget) for name in dict.fromkeys(names)]

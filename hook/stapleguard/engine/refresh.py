@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import partial
+from typing import Final, TypeAlias
 
 from cryptography import x509
 
 from stapleguard import diagnosis, host, ocsp
 from stapleguard.backoff import Attempts, Pace
 from stapleguard.diagnosis import Result
-from stapleguard.disk import BrokenGeneration
+from stapleguard.disk import BrokenGeneration, DiskFault
 from stapleguard.engine import intake
 from stapleguard.engine.acts import act, files, reload, run_from
 from stapleguard.engine.intake import Answer
@@ -23,7 +24,7 @@ from stapleguard.engine.survey import survey
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, Finding, criticals, find
 from stapleguard.freshness import Course, Life, draw_of
-from stapleguard.model import Json, Verdict, escape
+from stapleguard.model import Interrupted, Json, LockBusy, StapleguardError, Verdict, escape
 from stapleguard.transaction import Record, State, advance
 from stapleguard.wire.fetch import Validators, ocsp_exchange
 
@@ -59,31 +60,58 @@ class _Primed:
 
 def refresh(world: World, budget: Budget) -> tuple[Result, ...]:
     """Renew every staple file whose time has come; the caller holds the lock and has recovered."""
-    ended: list[Result] = []
-    changed: list[Run] = []
-    for one in _primed(world):
-        course = one.course(world)
-        if course is Course.KEEP or not (course is Course.WITHDRAW or _due(world, one)):
-            continue
-        answer = _ask(world, one)
-        if answer.der is not None:
-            changed += _candidate(world, one, answer, budget)
-            continue
-        _failed(world, one)
-        if course is Course.WITHDRAW:
-            changed += _candidate(world, one, _withdrawn(one, answer), budget)
-        else:
-            ended.append(_without_answer(one, answer, course))
-    return (*ended, *_publish_all(world, changed))
+    return _finish(
+        world, [_guarded(one.name, partial(_renewed, world, one, budget)) for one in _primed(world)]
+    )
 
 
 def withdraw(world: World, budget: Budget, courses: Sequence[Course]) -> tuple[Result, ...]:
     """Take away the staple files that are on one of `courses`, asking nobody: servers fetch themselves."""
-    changed: list[Run] = []
-    for one in _primed(world):
-        if one.course(world) in courses:
-            changed += _candidate(world, one, _withdrawn(one, _BARE), budget)
-    return _publish_all(world, changed)
+    chosen = [one for one in _primed(world) if one.course(world) in courses]
+    steps = [
+        _guarded(one.name, partial(_candidate, world, one, _withdrawn(one, _BARE), budget)) for one in chosen
+    ]
+    return _finish(world, steps)
+
+
+def in_care(world: World) -> frozenset[str]:
+    """Return the lineages whose staple file nears its end: proved or not, they are not well."""
+    near = (Course.ALARM, Course.WITHDRAW)
+    return frozenset(one.name for one in _primed(world) if one.course(world) in near)
+
+
+def broken(command: str, name: str, error: StapleguardError) -> Result:
+    """Make a result of what kept a lineage from being worked on: the others go on."""
+    if isinstance(error, DiskFault):
+        return Result(command, Verdict.REFUSED, error.code, (error.finding,), (), {"lineage": name})
+    fault = find(Code.HOST_INTERNAL, name, error.message, remedy=error.hint or None)
+    return Result(command, Verdict.INCONCLUSIVE, fault.code, (fault,), (), {"lineage": name})
+
+
+_Step: TypeAlias = Run | Result | None
+
+
+def _guarded(name: str, work: Callable[[], _Step]) -> _Step:
+    try:
+        return work()
+    except (Interrupted, LockBusy):
+        raise
+    except StapleguardError as error:
+        return broken("refresh", name, error)
+
+
+def _renewed(world: World, one: _Primed, budget: Budget) -> _Step:
+    """Return the run that publishes a newer answer, or none; what is told meanwhile; or nothing to do."""
+    course = one.course(world)
+    if course is Course.KEEP or not (course is Course.WITHDRAW or _due(world, one)):
+        return None
+    answer = _ask(world, one)
+    if answer.der is not None:
+        return _candidate(world, one, answer, budget)
+    _failed(world, one)
+    if course is Course.WITHDRAW:
+        return _candidate(world, one, _withdrawn(one, answer), budget)
+    return _without_answer(one, answer, course)
 
 
 def _primed(world: World) -> list[_Primed]:
@@ -192,15 +220,18 @@ def _without_answer(one: _Primed, answer: Answer, course: Course) -> Result:
     return Result("refresh", Verdict.DEGRADED, cause or near.code, findings, (), facts)
 
 
-def _candidate(world: World, one: _Primed, answer: Answer, budget: Budget) -> list[Run]:
-    """Return the run that would publish a generation with this answer; none where that cannot be."""
+def _candidate(world: World, one: _Primed, answer: Answer, budget: Budget) -> Run | Result:
+    """Return the run that would publish a generation with this answer, or why there can be none."""
     certificates, findings = intake.take_in(world, (str(world.state.live_path(one.name)),))
     if criticals(findings) or not certificates:
-        return []
+        cause = diagnosis.cause_of(findings)
+        return Result("refresh", Verdict.REFUSED, cause, findings, (), {"lineage": one.name})
     found = survey(world, one.name, (), certificates[0].material.facts.names)
     now = world.clock.now()
     identity = f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{one.expected.sha256[:8]}"
-    since = now.isoformat(timespec="seconds")
+    # Patience counts from when the certificate was received, not from each of its staples.
+    before = world.state.record(one.name)
+    since = before.since if before is not None else now.isoformat(timespec="seconds")
     run = Run(
         world,
         one.name,
@@ -216,21 +247,52 @@ def _candidate(world: World, one: _Primed, answer: Answer, budget: Budget) -> li
     if answer.der is not None:
         # Back to a file that is still good, should the new one not be served; never back to one that ends.
         run.revival = revive(world, one.name, one.identity, found)
-    return [run]
+    return run
 
 
-def _publish_all(world: World, runs: Sequence[Run]) -> tuple[Result, ...]:
+def _finish(world: World, steps: Sequence[_Step]) -> tuple[Result, ...]:
     """Take every run up to its reload, reload each server once, then prove them one after the other."""
-    for run in runs:
-        while run.record.state not in (State.RELOAD, State.SEALED):
-            world.state.journal(run.record)
-            run.record = replace(run.record, state=advance(run.record.state, act(run, run.record.state)))
-    waiting = [run for run in runs if run.record.state is State.RELOAD]
-    servers = {run.found.instance.config if run.found.instance else "": run for run in waiting}
+    ended = [one for one in steps if isinstance(one, Result)]
+    waiting: list[Run] = []
+    for run in (one for one in steps if isinstance(one, Run)):
+        staged = _guarded(run.name, partial(_until_reload, world, run))
+        if isinstance(staged, Result):
+            ended.append(staged)
+        else:
+            waiting.append(run)
+    servers = {_server(run): run for run in waiting if run.record.state is State.RELOAD}
+    outcome = {server: reload(run) for server, run in servers.items()}
     for run in waiting:
+        if run.record.state is State.RELOAD:
+            run.record = replace(run.record, state=advance(State.RELOAD, outcome[_server(run)]))
+        proved = _guarded(run.name, partial(run_from, run))
+        if isinstance(proved, Result):
+            ended.append(replace(proved, command="refresh"))
+            _thin_out(world, run)
+    return tuple(ended)
+
+
+def _until_reload(world: World, run: Run) -> Run:
+    while run.record.state not in (State.RELOAD, State.SEALED):
         world.state.journal(run.record)
-    outcome = {config: reload(run) for config, run in servers.items()}
-    for run in waiting:
-        config = run.found.instance.config if run.found.instance else ""
-        run.record = replace(run.record, state=advance(State.RELOAD, outcome[config]))
-    return tuple(replace(run_from(run), command="refresh") for run in runs)
+        run.record = replace(run.record, state=advance(run.record.state, act(run, run.record.state)))
+    world.state.journal(run.record)
+    return run
+
+
+def _server(run: Run) -> str:
+    return run.found.instance.config if run.found.instance is not None else ""
+
+
+def _thin_out(world: World, run: Run) -> None:
+    """Of one certificate's staples keep the live one and the one before: room for earlier certificates."""
+    state, mine = world.state, [one.expected.sha256 for one in run.certificates]
+    for identity in state.identities(run.name):
+        if identity in (state.live(run.name), run.record.previous):
+            continue
+        try:
+            leaves = state.load(run.name, identity).manifest.get("leaf_sha256")
+        except BrokenGeneration:
+            continue
+        if leaves == mine:
+            state.discard(run.name, identity)

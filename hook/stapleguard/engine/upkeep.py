@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -13,31 +13,38 @@ from cryptography import x509
 from stapleguard import host
 from stapleguard.backoff import Attempts, Pace
 from stapleguard.diagnosis import Result, may_pass
-from stapleguard.disk import DiskFault, read_bounded
+from stapleguard.disk import read_bounded
 from stapleguard.engine import intake
 from stapleguard.engine.deploy import deploy
-from stapleguard.engine.refresh import refresh
+from stapleguard.engine.refresh import broken, in_care, refresh
 from stapleguard.engine.run import Budget
 from stapleguard.engine.world import World
-from stapleguard.finding import Code, Finding, find
-from stapleguard.model import Interrupted, Json, LockBusy, StapleguardError, UsageError, Verdict, escape
+from stapleguard.finding import Finding
+from stapleguard.model import Interrupted, Json, LockBusy, StapleguardError, UsageError, escape
 from stapleguard.trouble import GOOD
 
 NOTE: Final = "attempts"
 """The observation that holds when each lineage and each responder may be tried again."""
 
 
-def keep_up(world: World, budget: Budget) -> tuple[Result, ...]:
+def keep_up(world: World, budget: Budget) -> Iterator[Result]:
     """Refresh staple files, then attend to each lineage whose time has come; the caller holds the lock."""
-    results = refresh(world, budget)
-    seen = {str(one.extra.get("lineage")) for one in results}
-    # What a hook has just written waits for nothing.
-    waiting = [
-        name
-        for name in sorted({*world.state.queue(), *world.state.lineages()} - seen)
-        if world.state.requested(name) or due(world, name)
-    ]
-    return (*results, *(attend(world, name, budget) for name in waiting))
+    refreshed = refresh(world, budget)
+    yield from refreshed
+    # Where a staple file nears its end a proof of today would say that all is well.
+    done = {str(one.extra.get("lineage")) for one in refreshed} | in_care(world)
+    for name in sorted({*world.state.queue(), *world.state.lineages()}):
+        # What a hook has just written waits for nothing.
+        if world.state.requested(name) or (name not in done and due(world, name)):
+            yield _attend_to_any(world, name, budget)
+
+
+def _attend_to_any(world: World, name: str, budget: Budget) -> Result:
+    """Attend to a lineage of which perhaps nothing but an old queue entry is left."""
+    try:
+        return attend(world, name, budget)
+    except UsageError as error:
+        return broken("retry", name, error)
 
 
 def attend(world: World, name: str, budget: Budget) -> Result:
@@ -48,11 +55,8 @@ def attend(world: World, name: str, budget: Budget) -> Result:
         result = deploy(world, name, sources, budget)
     except (Interrupted, LockBusy):
         raise
-    except DiskFault as error:
-        result = Result("retry", Verdict.REFUSED, error.code, (error.finding,), (), {"lineage": name})
-    except StapleguardError as error:  # one lineage must not keep the others from being attended to
-        fault = find(Code.HOST_INTERNAL, name, error.message, remedy=error.hint)
-        result = Result("retry", Verdict.INCONCLUSIVE, fault.code, (fault,), (), {"lineage": name})
+    except StapleguardError as error:
+        result = broken("retry", name, error)
     _note(world, name, sources, result)
     return replace(result, command="retry")
 
