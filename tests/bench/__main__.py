@@ -19,7 +19,7 @@ from stapleguard.model import StapleguardError
 from bench import figures, tools
 from bench.options import Options
 
-_PARTS = ("proof", "start", "handshakes", "latency", "workers")
+_PARTS = ("proof", "start", "handshakes", "latency", "workers", "hostile")
 _PYTHON = ("stapleguard", "cryptography", "pyOpenSSL")
 _PROGRAMS = {
     "nginx": "-v",

@@ -30,16 +30,19 @@ CONCURRENCY = Limits().concurrency
 """How many handshakes run at once at most where nobody says otherwise."""
 
 
+def world(anchors: Path) -> World:
+    """Make the world that a `check` sees with these anchors."""
+    clock = SystemClock()
+    # The state directory is named and never made: nothing here deploys.
+    state = StateDirectory(anchors.parent / "no-state")
+    return World(clock, Config(), state, anchors_from_file(str(anchors)), lambda _: None, clock.monotonic())
+
+
 class Ours:
     """One sweep over these endpoints, as `check --quick` makes it."""
 
     def __init__(self, anchors: Path, endpoints: Sequence[Endpoint]) -> None:
-        clock = SystemClock()
-        # The state directory is named and never made: nothing here deploys.
-        state = StateDirectory(anchors.parent / "no-state")
-        self._world = World(
-            clock, Config(), state, anchors_from_file(str(anchors)), lambda _: None, clock.monotonic()
-        )
+        self._world = world(anchors)
         self._places = [Place(one.host, one.port, one.server_name, (one.address,)) for one in endpoints]
 
     def verify(self) -> int:

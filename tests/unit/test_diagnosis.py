@@ -347,3 +347,19 @@ def test_the_verdict() -> None:
 def test_the_status_is_the_verdicts_unless_given(verdict: Verdict) -> None:
     assert Result("check", verdict).status == verdict.exit_status
     assert Result("check", verdict, exit_status=75).status == 75
+
+
+def test_what_waiting_cannot_mend_is_not_waited_for() -> None:
+    patience = Patience(0.0, 0.0, 60.0, 10.0)
+    wrong = replace(FINE, findings=(known(Code.SERVED_NOT_TRUSTED),))
+    assert settle([strand(wrong)], patience) is Decision.GIVE_UP
+    assert settle([strand(wrong), strand(*[FINE] * NEEDED)], patience) is Decision.GIVE_UP
+    # A staple may still come, another leaf may still go, a worker may still be met, and a warning is no end.
+    assert settle([strand(wrong), strand(BARE)], patience) is Decision.WAIT
+    assert settle([strand(replace(wrong, served=Served.OTHER))], patience) is Decision.WAIT
+    assert settle([strand(sighting(worker=1), workers={1, 2})], patience) is Decision.WAIT
+    met = [replace(sighting(worker=worker), findings=wrong.findings) for worker in (1, 2)]
+    assert settle([strand(met[0], workers={1, 2})], patience) is Decision.WAIT
+    assert settle([strand(*met, workers={1, 2})], patience) is Decision.GIVE_UP
+    mild = replace(BARE, findings=(known(Code.SERVED_NOT_TRUSTED, Severity.WARNING),))
+    assert settle([strand(mild)], patience) is Decision.WAIT

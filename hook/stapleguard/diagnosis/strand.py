@@ -158,6 +158,14 @@ class Strand:
         return self.run >= self.wanted
 
     @property
+    def doomed(self) -> bool:
+        """Whether what is wrong will not pass by waiting: the right leaf, with a chain or a name that is not."""
+        latest = [*self.latest_by_worker.values()] if self.workers else list(self.sightings[-1:])
+        if not latest or (self.workers and len(latest) < len(self.workers)):
+            return False
+        return all(one.served is Served.EXPECTED and criticals(one.findings) for one in latest)
+
+    @property
     def wanted(self) -> int:
         """How many good handshakes in a row are enough where workers cannot be told apart."""
         return handshakes_needed(self.assumed, self.confidence) if self.confidence > 0 else 1
@@ -199,6 +207,8 @@ def settle(strands: Sequence[Strand], patience: Patience) -> Decision:
     """Decide whether the poll is over. Nothing to look at is never settled."""
     if strands and all(strand.settled for strand in strands):
         return Decision.SETTLED
+    if strands and all(strand.settled or strand.doomed for strand in strands):
+        return Decision.GIVE_UP
     if patience.elapsed >= patience.budget or patience.idle >= patience.quiet:
         return Decision.GIVE_UP
     return Decision.WAIT
