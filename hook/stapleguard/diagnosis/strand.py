@@ -159,7 +159,7 @@ class Strand:
 
     @property
     def doomed(self) -> bool:
-        """Whether what is wrong will not pass by waiting: the right leaf, with a chain or a name that is not."""
+        """Whether waiting mends nothing: the right leaf came, with a chain or a name that is not."""
         latest = [*self.latest_by_worker.values()] if self.workers else list(self.sightings[-1:])
         if not latest or (self.workers and len(latest) < len(self.workers)):
             return False
