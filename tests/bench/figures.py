@@ -22,6 +22,8 @@ class Sample:
     count: int = 1
     cpu: float = 0.0
     memory: float = 0.0
+    at_once: float = 0.0
+    """How many were under way on average, where the program tells."""
 
     @property
     def each(self) -> float:

@@ -27,8 +27,8 @@ _ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "RENEW
 class Job:
     """What ours.py, client.go and sslyze_client.py are given on standard input, as JSON.
 
-    They answer with `seconds`, `cpu` (seconds), `good` and `memory` (peak, KiB). `concurrency` 0 is
-    the program's own.
+    They answer with `seconds`, `cpu` (seconds), `good`, `memory` (peak, KiB) and perhaps `at_once` (how
+    many were under way on average). `concurrency` 0 is the program's own.
     """
 
     endpoints: Sequence[str]
@@ -44,7 +44,9 @@ def work(argv: Sequence[str], job: Job, cwd: Path | None = None) -> Sample:
     took = json.loads(out) if status == 0 else {"good": f"it ended with {status}:"}
     if took["good"] != len(job.endpoints):
         raise BenchError(f"{argv[-1]}: {took['good']} of {len(job.endpoints)} were good\n{err[-2000:]}")
-    return Sample(took["seconds"], len(job.endpoints), took["cpu"], took["memory"] / 1024)
+    return Sample(
+        took["seconds"], len(job.endpoints), took["cpu"], took["memory"] / 1024, took.get("at_once", 0.0)
+    )
 
 
 def shell(script: str, words: Sequence[str], count: int, mark: str, enter: Sequence[str] = ()) -> Sample:

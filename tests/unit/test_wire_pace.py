@@ -10,27 +10,43 @@ from stapleguard.wire.pace import LEAST, Pace
 pytestmark = pytest.mark.unit
 
 
-def busy(seconds: float, pace: Pace, completed: int) -> None:
-    """As if `completed` handshakes had cost so much of our processor each."""
-    pace.origin -= seconds * completed
-    for _ in range(completed):
-        pace.completed()
+def looked(pace: Pace, seconds: float, round_trip: float, count: int, round_trips: int = 2) -> None:
+    """As if so many handshakes had taken `seconds` each, with that round trip."""
+    for index in range(count):
+        pace.round_trips[index] = round_trip
+        pace.completed(index, seconds, round_trips)
+        pace.ended(index)
 
 
-@pytest.mark.parametrize(
-    ("round_trip", "least", "most"), [(0.075, 200, 256), (0.02, 55, 75), (0.0001, 32, 32)]
-)
-def test_the_window_follows_round_trips_and_processor_time(round_trip: float, least: int, most: int) -> None:
+def test_the_window_grows_while_handshakes_take_no_longer_than_their_round_trips() -> None:
     pace = Pace(256)
-    pace.round_trip = round_trip
-    busy(0.0007, pace, 160)
-    assert least <= pace.window <= most
+    looked(pace, 0.155, 0.075, 2000)
+    assert pace.window == 256
+
+
+def test_the_window_shrinks_to_the_least_when_they_are_stretched() -> None:
+    pace = Pace(256)
+    looked(pace, 0.155, 0.075, 2000)
+    looked(pace, 0.2, 0.075, 2000)
+    assert pace.window == LEAST
+
+
+def test_a_third_round_trip_is_no_stretch() -> None:
+    two, three = Pace(256), Pace(256)
+    looked(two, 0.23, 0.075, 2000, round_trips=2)
+    looked(three, 0.23, 0.075, 2000, round_trips=3)
+    assert (two.window, three.window) == (LEAST, 256)
+
+
+def test_on_loopback_the_window_stays_small() -> None:
+    pace = Pace(256)
+    looked(pace, 0.001, 0.00005, 2000)
+    assert pace.window == LEAST
 
 
 def test_the_window_keeps_its_limit() -> None:
     pace = Pace(64)
-    pace.round_trip = 1.0
-    busy(0.0007, pace, 160)
+    looked(pace, 0.155, 0.075, 2000)
     assert pace.window == 64
 
 
@@ -40,8 +56,11 @@ def test_the_round_trip_is_the_kernels() -> None:
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as one,
     ):
-        pace.connected(one)
+        pace.connected(7, one)
     assert 0 < pace.round_trip < 0.1
+    assert pace.round_trips[7] == pace.round_trip
+    pace.ended(7)
+    assert pace.round_trips == {}
 
 
 def test_who_does_not_answer_gives_up_its_place_but_not_its_socket() -> None:

@@ -33,6 +33,9 @@ MAX_STAPLE: Final = 65536
 MAX_RECEIVED: Final = 262144
 """Bytes of one handshake: OpenSSL takes 100 KiB of certificates, the staple and the records come on top."""
 _STARTS_A_TURN: Final = 64
+_ROUND_TRIPS: Final = {"TLSv1.3": 2}
+"""Of a full handshake until our last flight is sent, the connection included."""
+_MOST_ROUND_TRIPS: Final = 3
 _OWNERS_AT_ONCE: Final = 64
 
 
@@ -245,7 +248,7 @@ class _Loop:
         if status:
             self._fail(attempt, connect_fault(status), errno.errorcode.get(status, str(status)))
             return
-        self.pace.connected(attempt.socket)
+        self.pace.connected(attempt.index, attempt.socket)
         self._connected(attempt)
 
     def _connected(self, attempt: _Attempt) -> None:
@@ -370,16 +373,10 @@ class _Loop:
         if staple is not None and len(staple) > MAX_STAPLE:
             self._fail(attempt, HandshakeFault.ALERT, f"a staple of {len(staple)} bytes is refused unread")
             return
-        attempt.done = Observation(
-            attempt.ask,
-            attempt.at,
-            monotonic() - attempt.begun,
-            connection.get_protocol_version_name(),
-            chain,
-            staple,
-            attempt.worker,
-        )
-        self.pace.completed()
+        seconds, protocol = monotonic() - attempt.begun, connection.get_protocol_version_name()
+        attempt.done = Observation(attempt.ask, attempt.at, seconds, protocol, chain, staple, attempt.worker)
+        if attempt.ask.endpoint.starttls is None:  # how many round trips a dialogue takes is its own affair
+            self.pace.completed(attempt.index, seconds, _ROUND_TRIPS.get(protocol, _MOST_ROUND_TRIPS))
         self._end(attempt)
 
     def _fail(self, attempt: _Attempt, fault: HandshakeFault, detail: str) -> None:

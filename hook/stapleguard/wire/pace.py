@@ -1,8 +1,10 @@
 """How many handshakes run at once: as many as fill the waiting for peers with work, and hardly more.
 
-A handshake takes two round trips and some of our processor. Two round trips divided by that is the number
-that keeps this process busy; beyond it every handshake only waits for us, and looks slow. A peer that does
-not answer costs no processor: after a while it gives its place to another, and only its socket counts.
+A full handshake takes two round trips (three before TLS 1.3) and a little of our processor. Run at once
+too few, and this process waits; too many, and every handshake waits for this process, and looks slow. So
+each is held against its own round trips: while they take little more than those, more may run; when they
+are stretched, fewer do. A peer that does not answer gives its place to another after a while, and only
+its socket counts.
 """
 
 from __future__ import annotations
@@ -12,16 +14,15 @@ import resource
 import socket
 import struct
 from collections import deque
-from time import process_time
 from typing import Final
 
 LEAST: Final = 32
-"""Handshakes that may run at once before anything was measured."""
-_ROUND_TRIPS: Final = 2
-_FILL: Final = 1.1
+"""Handshakes that may run at once before anything was measured, and however slow all of them are."""
+_STRETCHED: Final = 1.15
+_FEWER: Final = 0.92
+_MORE: Final = 1.15
 _WEIGHT: Final = 1 / 16
-_MEASURED: Final = 16
-_SAMPLED: Final = 8
+_ROUND: Final = 16
 _STALE_SECONDS: Final = 0.25
 _STALE_ROUND_TRIPS: Final = 8
 _OPEN_FOR_EACH: Final = 4
@@ -32,18 +33,18 @@ _MICROSECOND: Final = 1e-6
 
 
 class Pace:
-    """Measures round trips (the kernel's own figure, free of our queue) and processor time as they come."""
+    """Holds handshakes against the kernel's own figure of their round trips, which is free of our queue."""
 
     def __init__(self, most: int) -> None:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         files = math.inf if soft == resource.RLIM_INFINITY else max(soft - _OTHER_FILES, 1)
         self.most_open = int(min(files, _OPEN_FOR_EACH * most))
         self.most = min(most, self.most_open)
-        self.window = min(LEAST, self.most)
+        self.window = float(min(LEAST, self.most))
         self.round_trip = 0.0
+        self.stretch = 1.0
         self.count = 0
-        self.connections = 0
-        self.origin = process_time()
+        self.round_trips: dict[int, float] = {}
         self.fresh: deque[tuple[float, int]] = deque()
         self.running: set[int] = set()
         self.stale: set[int] = set()
@@ -54,7 +55,7 @@ class Pace:
             _, index = self.fresh.popleft()
             if index in self.running:
                 self.stale.add(index)
-        return max(0, min(self.window - (active - len(self.stale)), self.most_open - active))
+        return max(0, min(int(self.window) - (active - len(self.stale)), self.most_open - active))
 
     @property
     def turns(self) -> float:
@@ -67,28 +68,29 @@ class Pace:
         self.running.add(index)
         self.fresh.append((at, index))
 
-    def ended(self, index: int) -> None:
-        """Let go of one that has ended in whatever way."""
-        self.running.discard(index)
-        self.stale.discard(index)
-
-    def connected(self, opened: socket.socket) -> None:
-        """Take the round trip of a new connection into account; of many, a part is enough."""
-        self.connections += 1
-        if self.connections > LEAST and self.connections % _SAMPLED:
-            return
+    def connected(self, index: int, opened: socket.socket) -> None:
+        """Ask the kernel for the round trip of a connection that was just made."""
         try:
             (microseconds,) = _RTT.unpack(opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.size))
         except (OSError, struct.error):
             return
         seconds = microseconds * _MICROSECOND
+        self.round_trips[index] = seconds
         self.round_trip += (seconds - self.round_trip) * (_WEIGHT if self.round_trip else 1.0)
 
-    def completed(self) -> None:
-        """Take the processor time of a completed handshake into account."""
-        self.count += 1
-        if self.count % _MEASURED:
+    def completed(self, index: int, seconds: float, round_trips: int) -> None:
+        """Take into account what a whole handshake of so many round trips took, connecting included."""
+        least = self.round_trips.get(index, 0.0) * round_trips
+        if least <= 0:
             return
-        each = max((process_time() - self.origin) / self.count, 1e-5)
-        wanted = math.ceil(_FILL * _ROUND_TRIPS * self.round_trip / each)
-        self.window = max(min(LEAST, self.most), min(wanted, self.most))
+        self.stretch += (seconds / least - self.stretch) * _WEIGHT
+        self.count += 1
+        if self.count % _ROUND == 0:
+            wanted = self.window * (_FEWER if self.stretch > _STRETCHED else _MORE)
+            self.window = max(float(min(LEAST, self.most)), min(wanted, float(self.most)))
+
+    def ended(self, index: int) -> None:
+        """Let go of one that has ended in whatever way."""
+        self.running.discard(index)
+        self.stale.discard(index)
+        self.round_trips.pop(index, None)
