@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from urllib.parse import unquote
@@ -322,3 +323,22 @@ def test_not_modified_is_no_answer_to_who_has_asked_for_no_condition() -> None:
 def test_a_validator_that_cannot_be_sent_back_is_dropped() -> None:
     with serving(reply(headers=OCSP + b"ETag: " + b"x" * 300 + b"\r\n")) as (url, _):
         assert ocsp_exchange(url, b"r", HERE).validators == Validators()
+
+
+def test_an_address_given_stands_for_the_name_and_is_judged_all_the_same() -> None:
+    with serving(reply()) as (url, seen):
+        port = url.rstrip("/").rpartition(":")[2]
+        there = replace(HERE, addresses=("127.0.0.1",))
+        fetch = ocsp_exchange(f"http://nowhere.invalid:{port}/", b"r", there)
+        assert (fetch.body, fetch.address, codes(fetch)) == (b"DER", "127.0.0.1", [])
+        assert f"Host: nowhere.invalid:{port}".encode() in seen[0]
+    special = ocsp_exchange(f"http://nowhere.invalid:{port}/", b"r", FetchPolicy(5, addresses=("127.0.0.1",)))
+    assert codes(special) == [Code.RESPONDER_FORBIDDEN_ADDRESS]
+    with pytest.raises(UsageError, match="not an address"):
+        ocsp_exchange("http://a.test/", b"r", FetchPolicy(addresses=("a.test",)))
+
+
+def test_another_host_may_be_asked_for() -> None:
+    with serving(reply()) as (url, seen):
+        assert ocsp_exchange(url, b"r", replace(HERE, host="ocsp.ca.test")).body == b"DER"
+    assert b"Host: ocsp.ca.test\r\n" in seen[0]

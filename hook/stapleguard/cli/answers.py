@@ -131,6 +131,7 @@ def _fetched(arguments: argparse.Namespace, leaf: x509.Certificate, issuer: x509
             "give one with --url; since 2025 many certificates have none",
         )
     read = settings(arguments)
-    policy = FetchPolicy(arguments.timeout or read.fetch_timeout, read.allow_addresses, read.proxy)
+    timeout, only = arguments.timeout or read.fetch_timeout, tuple(arguments.address)
+    policy = FetchPolicy(timeout, read.allow_addresses, read.proxy, only, arguments.sni)
     fetched = ocsp_exchange(urls[0], ocsp.request(leaf, issuer), policy)
     return _Received(fetched.body, fetched.findings)

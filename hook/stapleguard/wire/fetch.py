@@ -162,6 +162,8 @@ class _Run:
     proxy: str
     started: float
     deadline: float
+    pinned: tuple[_Address, ...] = ()
+    host: str = ""
     port: int | None = None
     address: str | None = None
     method: str = ""
@@ -207,7 +209,8 @@ def _bounded(url: str, rules: _Rules, policy: FetchPolicy, work: Callable[[_Run]
     if policy.proxy and urlsplit(policy.proxy).scheme not in _DEFAULT_PORT:
         raise UsageError("the proxy is no http URL", "write it as http://host:port")
     started = time.monotonic()
-    run = _Run(url, rules, networks, policy.proxy, started, started + policy.timeout)
+    end = started + policy.timeout
+    run = _Run(url, rules, networks, policy.proxy, started, end, _pinned(policy.addresses), policy.host)
     future: Future[_Answer] = Future()
 
     def target() -> None:
@@ -230,6 +233,13 @@ def _bounded(url: str, rules: _Rules, policy: FetchPolicy, work: Callable[[_Run]
     seconds = time.monotonic() - started
     told = (answer.date, answer.validators, answer.unchanged)
     return Fetch(answer.body, answer.findings, seconds, run.address, *told)
+
+
+def _pinned(addresses: tuple[str, ...]) -> tuple[_Address, ...]:
+    try:
+        return tuple(ipaddress.ip_address(one) for one in addresses)
+    except ValueError as error:
+        raise UsageError(f"not an address: {escape(str(error))}", "write it as 192.0.2.1") from error
 
 
 def _networks(cidrs: tuple[str, ...]) -> tuple[_Network, ...]:
@@ -261,9 +271,12 @@ def _one(run: _Run, url: str, body: bytes | None) -> _Answer:
         return _Answer(None, (run.failed(Code.RESPONDER_FORBIDDEN_ADDRESS, target),))
     run.port = target.port
     literal = _literal(target.host)
-    if run.proxy and literal is None:
+    if run.pinned:
+        found: list[_Address] | Finding = [*run.pinned]
+    elif run.proxy and literal is None:
         return _send(run, target, target.host, 1, body)
-    found = [literal] if literal is not None else _resolve(run, target)
+    else:
+        found = [literal] if literal is not None else _resolve(run, target)
     if isinstance(found, Finding):
         return _Answer(None, (found,))
     allowed = [address for address in found if _allowed(address, run.networks)]
@@ -347,7 +360,7 @@ def _allowed(address: _Address, networks: tuple[_Network, ...]) -> bool:
 def _send(run: _Run, target: _Target, host: str, shares: int, body: bytes | None) -> _Answer:
     """One HTTP request to `host`, which is the judged literal, or the name where a proxy resolves it."""
     headers = {
-        "Host": target.host_header,
+        "Host": run.host or target.host_header,
         "User-Agent": "stapleguard",
         "Accept": run.rules.media_type or "*/*",
         "Accept-Encoding": "identity",
