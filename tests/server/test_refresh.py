@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import subprocess
 from collections import Counter
@@ -10,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import unquote
 
 import pytest
 from cryptography import x509
@@ -21,7 +25,7 @@ from lab.tools import executable, require
 from site_lab import NAME, Site
 from stapleguard.model import Ask, Endpoint
 from stapleguard.ocsp import Acceptance, Judgement, judge
-from stapleguard.rehearsal.authority import AnswerOptions
+from stapleguard.rehearsal.authority import AnswerOptions, Authority
 from stapleguard.rehearsal.responder import Mode
 from stapleguard.wire.handshake import Limits, observe
 
@@ -205,3 +209,55 @@ def test_one_lineage_that_cannot_be_written_is_said_and_the_file_stays(site: Sit
         kept.rename(blocked)
     assert (told.status, told.json["cause"]) == (4, "host.permission")
     assert site.live() == before
+
+
+class PreProduced(BaseHTTPRequestHandler):
+    """A responder that hands out one answer with an ETag until it has a newer one (RFC 5019 section 6)."""
+
+    answer = AnswerOptions()
+    made: ClassVar[dict[AnswerOptions, bytes]] = {}
+    asked: ClassVar[list[str | None]] = []
+    authority: Authority
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        request = base64.b64decode(unquote(self.path.lstrip("/")))
+        if self.answer not in self.made:
+            self.made[self.answer] = self.authority.answer(request, datetime.now(UTC), self.answer)
+        body = self.made[self.answer]
+        tag = f'"{hashlib.sha256(body).hexdigest()}"'
+        given = self.headers.get("If-None-Match")
+        self.asked.append(given)
+        if given == tag:
+            self.send_response(304)
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "application/ocsp-response")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", tag)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_responder_is_asked_for_what_is_newer_only(site: Site) -> None:
+    PreProduced.authority = site.authority
+    with ThreadingHTTPServer(("127.0.0.1", 0), PreProduced) as server:
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            PreProduced.answer = past_half()
+            site.renew(ocsp_url=f"http://127.0.0.1:{server.server_port}/")
+            assert site.deploy().status == 0
+            PreProduced.answer = past_half(1)
+            assert site.run("refresh", "--json").json["refreshed"][0]["verdict"] == "verified"
+            before, asked = site.live(), len(PreProduced.asked)
+            told = site.run("refresh", "--json").json
+            assert (told["verdict"], told["findings"]) == ("pending", [])
+            assert [bool(one) for one in PreProduced.asked[asked:]] == [True]  # one question, on condition
+            assert site.live() == before
+        finally:
+            server.shutdown()
+            thread.join()
