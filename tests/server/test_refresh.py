@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import subprocess
 from collections import Counter
@@ -10,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import unquote
 
 import pytest
 from cryptography import x509
@@ -21,14 +25,14 @@ from lab.tools import executable, require
 from site_lab import NAME, Site
 from stapleguard.model import Ask, Endpoint
 from stapleguard.ocsp import Acceptance, Judgement, judge
-from stapleguard.rehearsal.authority import AnswerOptions
+from stapleguard.rehearsal.authority import AnswerOptions, Authority
 from stapleguard.rehearsal.responder import Mode
 from stapleguard.wire.handshake import Limits, observe
 
 pytestmark = pytest.mark.server
 
 SECONDS = float(os.environ.get("STAPLEGUARD_REFRESH_SECONDS", "0"))
-LIFE = timedelta(seconds=60 if SECONDS else 12)
+LIFE = timedelta(seconds=60 if SECONDS else 20)
 CLIENTS = 8 if SECONDS else 2
 PERIOD = 1.0  # of the timer: a run, and so long until the next
 
@@ -88,15 +92,28 @@ def clients_of(site: Site) -> Iterator[Seen]:
                 one.result(timeout=30)
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     require("nginx")
-    made = Site(str(executable("nginx")), tmp_path)
+    made = Site(str(executable("nginx")), tmp_path_factory.mktemp("site"))
     made.configure('prime = "file"', "[retry]\nfloor = 1\n")
-    made.responder.set_good(AnswerOptions(this_update=timedelta(), next_update=LIFE))
     made.open()
     yield made
     made.close()
+
+
+@pytest.fixture
+def site(opened: Site) -> Site:
+    opened.responder.set_mode(Mode.GOOD)
+    opened.responder.set_good(AnswerOptions())
+    return opened
+
+
+def primed(site: Site, answer: AnswerOptions, **options: Any) -> None:
+    """Serve a new certificate with this answer as its staple file."""
+    site.responder.set_good(answer)
+    site.renew(**options)
+    assert site.deploy().status == 0
 
 
 def timer(site: Site, seen: Seen) -> Iterator[Any]:
@@ -106,8 +123,9 @@ def timer(site: Site, seen: Seen) -> Iterator[Any]:
 
 
 def test_no_client_meets_an_expired_missing_or_bad_staple(site: Site) -> None:
+    primed(site, AnswerOptions(this_update=timedelta(), next_update=LIFE))
     with clients_of(site) as seen:
-        begun, wanted = monotonic(), 3
+        begun, wanted = monotonic(), 2
         for told in timer(site, seen):
             assert told["verdict"] == "verified", told
             over = monotonic() - begun
@@ -120,33 +138,29 @@ def test_no_client_meets_an_expired_missing_or_bad_staple(site: Site) -> None:
 
 def test_without_a_newer_answer_it_tells_in_time_and_withdraws_in_time(site: Site) -> None:
     live = site.state / "live" / NAME
-    site.responder.set_good(
-        AnswerOptions(this_update=timedelta(seconds=-10), next_update=timedelta(seconds=14))
-    )
-    site.renew()
-    assert site.deploy().status == 0
-    site.responder.set_mode(Mode.TRY_LATER)
-    verdicts: list[str] = []
-    with clients_of(site) as seen:
-        for told in timer(site, seen):
-            verdicts.append(told["verdict"])
-            codes = {one["code"] for one in told["findings"]}
-            if not (live / "ocsp.der").exists():
-                break
-            assert told["verdict"] != "degraded" or {"staple.near-expiry", "ocsp.try-later"} <= codes
-    assert "degraded" in verdicts[:-1], verdicts  # a person is told before it is gone
-    assert set(seen.bad) <= {"bare"}  # never a stale one
+    told: dict[str, Any] = {}
+    for stage, since, left in (("half", 70, 40), ("near", 80, 20), ("end", 100, 0.2)):
+        primed(site, AnswerOptions(this_update=timedelta(hours=-since), next_update=timedelta(hours=left)))
+        assert "ssl_stapling_file" in (live / "nginx.conf").read_text()
+        site.responder.set_mode(Mode.TRY_LATER)
+        with clients_of(site) as seen:
+            told[stage] = site.run("refresh", "--json").json
+        site.responder.set_mode(Mode.GOOD)
+        assert set(seen.bad) <= ({"bare"} if stage == "end" else set())  # never a stale one
+        assert (live / "ocsp.der").exists() == (stage != "end")
+    assert told["half"]["verdict"] == "pending"
+    assert told["near"]["verdict"] == "degraded"
+    assert {"staple.near-expiry", "ocsp.try-later"} <= {one["code"] for one in told["near"]["findings"]}
+    assert "staple.near-expiry" in {one["code"] for one in told["end"]["findings"]}
     assert "ssl_stapling_file" not in (live / "nginx.conf").read_text()
     assert "ssl_stapling on" in (live / "nginx.conf").read_text()
-    site.responder.set_mode(Mode.GOOD)
     site.responder.set_good(AnswerOptions())
     assert site.run("retry", NAME).status == 0
     assert (live / "ocsp.der").exists()
 
 
 def test_a_young_staple_is_left_alone(site: Site) -> None:
-    site.responder.set_good(AnswerOptions())
-    assert site.deploy().status == 0
+    primed(site, AnswerOptions())
     before, asked = site.live(), len(site.responder.hits)
     told = site.run("refresh", "--json")
     assert (told.status, told.json["refreshed"]) == (0, [])
@@ -154,9 +168,7 @@ def test_a_young_staple_is_left_alone(site: Site) -> None:
 
 
 def test_a_responder_that_is_down_takes_no_good_staple_away(site: Site) -> None:
-    site.responder.set_good(past_half())
-    site.renew()
-    assert site.deploy().status == 0
+    primed(site, past_half())
     before = site.live()
     site.responder.set_mode(Mode.TRY_LATER)
     assert site.deploy().json["verdict"] == "verified"
@@ -174,9 +186,7 @@ def past_half(hours: int = 0) -> AnswerOptions:
 
 def test_staples_do_not_push_earlier_certificates_out(site: Site) -> None:
     first = Path(site.live()).name
-    site.responder.set_good(past_half())
-    site.renew()
-    assert site.deploy().status == 0
+    primed(site, past_half())
     for hours in range(1, 5):  # six generations by now, of which five are kept
         site.responder.set_good(past_half(hours))
         assert len(site.run("refresh", "--json").json["refreshed"]) == 1
@@ -187,9 +197,7 @@ def test_staples_do_not_push_earlier_certificates_out(site: Site) -> None:
 
 def test_one_lineage_that_cannot_be_written_is_said_and_the_file_stays(site: Site) -> None:
     require("mount-namespace")
-    site.responder.set_good(past_half())
-    site.renew()
-    assert site.deploy().status == 0
+    primed(site, past_half())
     site.responder.set_good(AnswerOptions())
     before = site.live()
     blocked = site.state / "generations" / NAME
@@ -205,3 +213,55 @@ def test_one_lineage_that_cannot_be_written_is_said_and_the_file_stays(site: Sit
         kept.rename(blocked)
     assert (told.status, told.json["cause"]) == (4, "host.permission")
     assert site.live() == before
+
+
+class PreProduced(BaseHTTPRequestHandler):
+    """A responder that hands out one answer with an ETag until it has a newer one (RFC 5019 section 6)."""
+
+    answer = AnswerOptions()
+    made: ClassVar[dict[AnswerOptions, bytes]] = {}
+    asked: ClassVar[list[str | None]] = []
+    authority: Authority
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        request = base64.b64decode(unquote(self.path.lstrip("/")))
+        if self.answer not in self.made:
+            self.made[self.answer] = self.authority.answer(request, datetime.now(UTC), self.answer)
+        body = self.made[self.answer]
+        tag = f'"{hashlib.sha256(body).hexdigest()}"'
+        given = self.headers.get("If-None-Match")
+        self.asked.append(given)
+        if given == tag:
+            self.send_response(304)
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "application/ocsp-response")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", tag)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_responder_is_asked_for_what_is_newer_only(site: Site) -> None:
+    PreProduced.authority = site.authority
+    with ThreadingHTTPServer(("127.0.0.1", 0), PreProduced) as server:
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            PreProduced.answer = past_half()
+            site.renew(ocsp_url=f"http://127.0.0.1:{server.server_port}/")
+            assert site.deploy().status == 0
+            PreProduced.answer = past_half(1)
+            assert site.run("refresh", "--json").json["refreshed"][0]["verdict"] == "verified"
+            before, asked = site.live(), len(PreProduced.asked)
+            told = site.run("refresh", "--json").json
+            assert (told["verdict"], told["findings"]) == ("pending", [])
+            assert [bool(one) for one in PreProduced.asked[asked:]] == [True]  # one question, on condition
+            assert site.live() == before
+        finally:
+            server.shutdown()
+            thread.join()

@@ -13,7 +13,7 @@ from lab.tools import require
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Booted]:
-    require("container", "nginx")
+    require("container", "nginx-unit")
     with Booted() as made:
         yield made
     assert left_behind() == []

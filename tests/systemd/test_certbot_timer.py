@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from lab.booted import Booted
 from lab.process import until
 from lab.responder import Responder
-from lab.tools import require
+from lab.tools import executable, require
 from served import STATE, WORKERS
 from stapleguard.host import SystemClock
 
@@ -51,7 +51,7 @@ def responder(box: Booted) -> Iterator[Responder]:
     files = ("-keyout", "/etc/pebble/api.key", "-out", "/etc/pebble/api.pem")
     box.run(*new, *files, "-addext", "subjectAltName=IP:127.0.0.1").succeeded()
     always = ("Environment=PEBBLE_VA_ALWAYS_VALID=1", "Environment=PEBBLE_WFE_NONCEREJECT=0")
-    box.service("pebble", "/usr/bin/pebble", "-config", "/etc/pebble/pebble.json", properties=always)
+    box.service("pebble", str(executable("pebble")), "-config", "/etc/pebble/pebble.json", properties=always)
 
     def fetch(kind: str) -> str:
         code = (

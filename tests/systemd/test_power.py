@@ -21,7 +21,7 @@ pytestmark = pytest.mark.systemd
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Booted]:
-    require("container", "nginx")
+    require("container", "nginx-unit")
     with Booted("multi-user.target") as made:
         yield made
 

@@ -267,3 +267,19 @@ def test_uninstall_takes_everything_back_and_the_server_goes_on(box: Booted, sit
     assert not box.path_in("/etc/letsencrypt/renewal-hooks/deploy/stapleguard").exists()
     assert site.stapleguard("uninstall").succeeded().stdout.strip() == "nothing to do"
     site.stapleguard("install").succeeded()
+
+
+def test_a_unit_that_reaches_no_verdict_is_told_of_too(box: Booted, site: Served, since: Since) -> None:
+    site.configure("[no_such_table]\nkey = 1\n")
+    for _ in range(2):
+        assert box.run("systemctl", "start", WORKER).status != 0
+        assert box.show(WORKER, "ExecMainStatus") == "2"
+        until(
+            lambda: box.show(f"stapleguard-alert@{WORKER}.service", "ActiveState") == "inactive", "the alert"
+        )
+    told = since.wait(f"MESSAGE_ID={ALERT_ID}")
+    assert (told["FAILED_UNIT"], told["MESSAGE"].startswith(f"{WORKER}: ended with")) == (WORKER, True)
+    site.configure(QUICK)
+    assert box.run("systemctl", "start", WORKER).status == 0
+    since.wait(f"MESSAGE_ID={OVER_ID}")
+    assert len(since(f"MESSAGE_ID={ALERT_ID}")) == 1

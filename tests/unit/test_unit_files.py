@@ -135,6 +135,13 @@ def test_the_catalogue_explains_every_message_id() -> None:
     assert sorted(explained) == sorted(ours)
 
 
+def test_the_catalogue_asks_for_fields_that_journalctl_can_replace() -> None:
+    text = (SYSTEMD / "stapleguard.catalog").read_text()
+    assert "@LINEAGE@" in text
+    # systemd 252 leaves a name with a digit as it stands.
+    assert re.sub("@[A-Z_]+@", "", text).count("@") == 0
+
+
 def test_journald_takes_the_catalogue(tmp_path: Path) -> None:
     require("journalctl")
     catalogue = tmp_path / "usr/lib/systemd/catalog"

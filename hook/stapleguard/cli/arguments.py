@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from stapleguard import __version__
 from stapleguard.cli import fleet_arguments
@@ -111,6 +111,36 @@ def _ocsp_arguments(ocsp: argparse.ArgumentParser) -> None:
         one.add_argument("--allow-sha1", action="store_true", help="accept SHA-1 signatures (old test data)")
 
 
+class _Add(Protocol):
+    """What makes the parser of one command."""
+
+    def __call__(self, name: str, about: str, *, live: str = "") -> argparse.ArgumentParser: ...
+
+
+def _service_arguments(add: _Add) -> None:
+    retry = add("retry", "finish or retry everything that is pending", live="seconds for each lineage")
+    retry.add_argument(
+        "lineage", nargs="*", metavar="NAME", help="deploy and prove these lineages, pending or not"
+    )
+    retry.add_argument(
+        "--due",
+        action="store_true",
+        help="what the timer does: refresh staple files, retry what is pending and prove again what is "
+        "deployed, each when its time has come",
+    )
+    alert = add("alert", "tell a person")
+    alert.add_argument("what", choices=["unit"], help="unit: a unit failed (systemd calls this, OnFailure=)")
+    alert.add_argument("unit", metavar="UNIT", help="its name")
+    for name, about in (
+        ("install", "units, certbot's hook entry, default configuration, state directory; twice is once"),
+        ("uninstall", "remove what install wrote; staple files are withdrawn, generations stay"),
+    ):
+        one = add(name, about)
+        one.add_argument("--root", metavar="DIR", help="work on a directory tree, as a packager does")
+        if name == "install":
+            one.add_argument("--program", metavar="PATH", help="what the units start (default: this program)")
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the command line; docs/reference/commands.md is generated from it."""
     top = _program()
@@ -149,16 +179,6 @@ def parser() -> argparse.ArgumentParser:
     )
     fleet_arguments.add_check(check, _seconds)
     add("status", "what is deployed and pending, certificate and staple life left")
-    retry = add("retry", "finish or retry everything that is pending", live="seconds for each lineage")
-    retry.add_argument(
-        "lineage", nargs="*", metavar="NAME", help="deploy and prove these lineages, pending or not"
-    )
-    retry.add_argument(
-        "--due",
-        action="store_true",
-        help="what the timer does: refresh staple files, retry what is pending and prove again what is "
-        "deployed, each when its time has come",
-    )
     add("refresh", "renew primed staples that are past half their life", live="seconds for each lineage")
     add("recover", "finish or undo whatever a crash left behind", live="seconds for each lineage")
     rollback = add(
@@ -170,17 +190,7 @@ def parser() -> argparse.ArgumentParser:
         "a fire drill in a private lab: own CA, responder, resolver and nginx; no root, "
         "nothing of the host touched",
     )
-    alert = add("alert", "tell a person")
-    alert.add_argument("what", choices=["unit"], help="unit: a unit failed (systemd calls this, OnFailure=)")
-    alert.add_argument("unit", metavar="UNIT", help="its name")
-    for name, about in (
-        ("install", "units, certbot's hook entry, default configuration, state directory; twice is once"),
-        ("uninstall", "remove what install wrote; staple files are withdrawn, generations stay"),
-    ):
-        one = add(name, about)
-        one.add_argument("--root", metavar="DIR", help="work on a directory tree, as a packager does")
-        if name == "install":
-            one.add_argument("--program", metavar="PATH", help="what the units start (default: this program)")
+    _service_arguments(add)
     _ocsp_arguments(commands.add_parser("ocsp", help="the OCSP client and the judge alone"))
     exporter = commands.add_parser("exporter", help=EXPORTER, description=EXPORTER)
     fleet_arguments.add_exporter(exporter)

@@ -30,8 +30,11 @@ _UNIT: Final = "STAPLEGUARD_UNIT"
 """Set by our units, to their name."""
 _LOCK_PATIENCE: Final = 45.0
 _LOCK_POLL: Final = 0.1
-_VERDICTS: Final = frozenset(str(int(one)) for one in ExitStatus) - {"1", "2"}
-"""Exit statuses after which a run has told its story; a bug or a wrong configuration has not."""
+_NO_TROUBLE: Final = frozenset(
+    str(int(one)) for one in (ExitStatus.PENDING, ExitStatus.BUSY, ExitStatus.INTERRUPTED)
+)
+_VERDICTS: Final = frozenset(str(int(one.exit_status)) for one in Verdict) - _NO_TROUBLE
+"""Exit statuses after which a run has noted its trouble, unless the disk did not take the note."""
 
 
 # --- telling ---------------------------------------------------------------------------------------------
@@ -86,7 +89,8 @@ def alert(arguments: argparse.Namespace) -> int:
     ended = os.environ.get("MONITOR_SERVICE_RESULT", "")
     status = os.environ.get("MONITOR_EXIT_STATUS", "")
     with _book(state) as book:
-        if ended not in ("", "success") and not (ended == "exit-code" and status in _VERDICTS):
+        told_itself = status in _NO_TROUBLE or (status in _VERDICTS and bool(book[0]))
+        if ended not in ("", "success") and not (ended == "exit-code" and told_itself):
             kind = f"{ended} {status}".strip()
             book[0] = trouble.crashed(book[0], unit, kind, SystemClock().now())
         book[0], news = trouble.tell(book[0])
