@@ -252,23 +252,6 @@ def test_status_tells_it_at_a_glance(box: Booted, site: Served, timer: None) -> 
     assert "████████████" in terminal
 
 
-def test_uninstall_takes_everything_back_and_the_server_goes_on(box: Booted, site: Served) -> None:
-    site.configure('[policy]\nprime = "file"\n')
-    new = site.renew()
-    assert site.stapleguard("deploy", SOURCE).status == 0
-    include = box.path_in(f"{STATE}/live/{NAME}/nginx.conf")
-    assert "ssl_stapling_file" in include.read_text()
-    site.drop_in("stapleguard@.service", "", "lab")
-    said = site.stapleguard("uninstall").succeeded().stdout
-    assert f"the staple file of {NAME} is withdrawn: verified" in said
-    assert "ssl_stapling_file" not in include.read_text()
-    assert site.serves(new)  # the server fetches for itself
-    assert box.show("stapleguard@x.service", "LoadState") == "not-found"
-    assert not box.path_in("/etc/letsencrypt/renewal-hooks/deploy/stapleguard").exists()
-    assert site.stapleguard("uninstall").succeeded().stdout.strip() == "nothing to do"
-    site.stapleguard("install").succeeded()
-
-
 def test_a_unit_that_reaches_no_verdict_is_told_of_too(box: Booted, site: Served, since: Since) -> None:
     site.configure("[no_such_table]\nkey = 1\n")
     for _ in range(2):
@@ -283,3 +266,19 @@ def test_a_unit_that_reaches_no_verdict_is_told_of_too(box: Booted, site: Served
     assert box.run("systemctl", "start", WORKER).status == 0
     since.wait(f"MESSAGE_ID={OVER_ID}")
     assert len(since(f"MESSAGE_ID={ALERT_ID}")) == 1
+
+
+def test_uninstall_takes_everything_back_and_the_server_goes_on(box: Booted, site: Served) -> None:
+    site.configure('[policy]\nprime = "file"\n')
+    new = site.renew()
+    assert site.stapleguard("deploy", SOURCE).status == 0
+    include = box.path_in(f"{STATE}/live/{NAME}/nginx.conf")
+    assert "ssl_stapling_file" in include.read_text()
+    site.drop_in("stapleguard@.service", "", "lab")
+    said = site.stapleguard("uninstall").succeeded().stdout
+    assert f"the staple file of {NAME} is withdrawn: verified" in said
+    assert "ssl_stapling_file" not in include.read_text()
+    assert site.serves(new)  # the server fetches for itself
+    assert box.show("stapleguard@x.service", "LoadState") == "not-found"
+    assert not box.path_in("/etc/letsencrypt/renewal-hooks/deploy/stapleguard").exists()
+    assert site.stapleguard("uninstall").succeeded().stdout.strip() == "nothing to do"
