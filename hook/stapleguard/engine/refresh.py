@@ -14,7 +14,7 @@ from stapleguard.backoff import Attempts, Pace
 from stapleguard.diagnosis import Result
 from stapleguard.disk import BrokenGeneration
 from stapleguard.engine import intake
-from stapleguard.engine.acts import act, files, reload, run_from
+from stapleguard.engine.acts import Reloads, act, files, reload, run_from
 from stapleguard.engine.intake import Answer
 from stapleguard.engine.previous import expectations, revive
 from stapleguard.engine.proof import Expected
@@ -226,11 +226,9 @@ def _publish_all(world: World, runs: Sequence[Run]) -> tuple[Result, ...]:
             world.state.journal(run.record)
             run.record = replace(run.record, state=advance(run.record.state, act(run, run.record.state)))
     waiting = [run for run in runs if run.record.state is State.RELOAD]
-    servers = {run.found.instance.config if run.found.instance else "": run for run in waiting}
     for run in waiting:
         world.state.journal(run.record)
-    outcome = {config: reload(run) for config, run in servers.items()}
+    done: Reloads = {}
     for run in waiting:
-        config = run.found.instance.config if run.found.instance else ""
-        run.record = replace(run.record, state=advance(State.RELOAD, outcome[config]))
+        run.record = replace(run.record, state=advance(State.RELOAD, reload(run, done)))
     return tuple(replace(run_from(run), command="refresh") for run in runs)
