@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from stapleguard.servers import apache, haproxy, nginx
+from stapleguard.servers import apache, haproxy, lighttpd, nginx
 from stapleguard.servers.commanded import Commanded
 from stapleguard.servers.words import (
     ConfigOutcome,
@@ -35,7 +35,7 @@ __all__ = [
     "Update",
 ]
 
-_KINDS: Final[tuple[Server, ...]] = (nginx, apache, haproxy)
+_KINDS: Final[tuple[Server, ...]] = (nginx, apache, haproxy, lighttpd)
 
 SERVERS: Final[Mapping[str, Server]] = MappingProxyType({one.KIND: one for one in _KINDS})
 """Every kind of server by its name."""
