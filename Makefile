@@ -45,7 +45,7 @@ sweep: .venv/.done-test
 
 ## load: twenty renewals under continuous load, with the figures printed
 load: .venv/.done-test
-	@STAPLEGUARD_LOAD_RENEWALS=20 .venv/bin/python -m pytest tests/server/test_load.py -s $(ARGS)
+	@STAPLEGUARD_LOAD_RENEWALS=20 .venv/bin/python -m pytest tests/server/test_load.py tests/server/test_servers_load.py -s $(ARGS)
 
 ## refresh: ten minutes of load with staple files that live for 60 seconds
 refresh: .venv/.done-test
