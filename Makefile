@@ -45,7 +45,7 @@ sweep: .venv/.done-test
 
 ## load: twenty renewals under continuous load, with the figures printed
 load: .venv/.done-test
-	@STAPLEGUARD_LOAD_RENEWALS=20 .venv/bin/python -m pytest tests/server/test_load.py -s $(ARGS)
+	@STAPLEGUARD_LOAD_RENEWALS=20 .venv/bin/python -m pytest tests/server/test_load.py tests/server/test_servers_load.py -s $(ARGS)
 
 ## workers: of 1, 4, 8 and 64 workers the one without a staple, 200 times each; and 200 healthy rounds
 workers: .venv/.done-test

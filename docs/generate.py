@@ -18,7 +18,17 @@ from typing import Final
 
 from stapleguard.cli import parser as command_line
 from stapleguard.cli.handover import HANDED_OVER_ID
-from stapleguard.config import LINEAGE_SCHEMA, MODULE_SCHEMA, SCHEMA, Config, Key, Lineage, Module
+from stapleguard.config import (
+    LINEAGE_SCHEMA,
+    MODULE_SCHEMA,
+    SCHEMA,
+    SERVER_SCHEMA,
+    Commands,
+    Config,
+    Key,
+    Lineage,
+    Module,
+)
 from stapleguard.exporter import OWN_LABELS, Exporter
 from stapleguard.finding import CATALOGUE, Code, Entry
 from stapleguard.host import SystemClock
@@ -254,6 +264,11 @@ def configuration() -> str:
         "One table for each lineage that needs one. Without a table a lineage is named after its directory, "
         "and what is not set here falls back to the keys above.",
         _keys(LINEAGE_SCHEMA, Lineage("NAME")),
+        "## [server.NAME]",
+        "One table for each web server that stapleguard does not know. It reads the files of "
+        "`live/LINEAGE/` by itself; here it says how it is tested and reloaded. Where it listens says "
+        "`endpoints` of the lineage.",
+        _keys(SERVER_SCHEMA, Commands("NAME")),
         "## [exporter.modules.NAME]",
         "One table for each way in which `stapleguard exporter` looks at its targets (`/probe?module=NAME`). "
         "The module `default` is always there.",
@@ -266,7 +281,7 @@ def _family_of_key(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def _keys(keys: Mapping[str, Key], defaults: Config | Lineage | Module) -> str:
+def _keys(keys: Mapping[str, Key], defaults: Config | Lineage | Commands | Module) -> str:
     rows = [
         f"| `{name}` | {_default(getattr(defaults, key.attribute))} | {key.about} |"
         for name, key in keys.items()

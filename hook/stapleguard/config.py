@@ -53,6 +53,25 @@ class Module:
 
 
 @dataclass(frozen=True, slots=True)
+class Program:
+    """Which installation of one kind of server is meant; empty means what is found."""
+
+    binary: str = ""
+    config: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """A server that stapleguard does not know: how it is tested and reloaded, and its staple file."""
+
+    name: str
+    lineages: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    reload: tuple[str, ...] = ()
+    staple_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings. Durations are seconds."""
 
@@ -82,12 +101,29 @@ class Config:
     nginx_resolver: tuple[str, ...] = ()
     nginx_resolver_timeout: float | None = None
     test_timeout: float = 30.0
+    apache_binary: str = ""
+    apache_config: str = ""
+    haproxy_binary: str = ""
+    haproxy_config: str = ""
+    lighttpd_binary: str = ""
+    lighttpd_config: str = ""
+    servers: Mapping[str, Commands] = field(default_factory=dict)
     lineages: Mapping[str, Lineage] = field(default_factory=dict)
     modules: Mapping[str, Module] = field(default_factory=lambda: {"default": Module("default")})
 
     def lineage(self, name: str) -> Lineage:
         """Return what is configured for a lineage, or a bare one of that name."""
         return self.lineages.get(name) or Lineage(name)
+
+    def program(self, kind: str) -> Program:
+        """Return which installation of a kind of server is meant."""
+        programs = {
+            "nginx": Program(self.nginx_binary, self.nginx_config),
+            "apache": Program(self.apache_binary, self.apache_config),
+            "haproxy": Program(self.haproxy_binary, self.haproxy_config),
+            "lighttpd": Program(self.lighttpd_binary, self.lighttpd_config),
+        }
+        return programs.get(kind, Program())
 
     def owner_of(self, directory: str) -> str | None:
         """Return the configured lineage that has `directory` among its sources."""
@@ -204,6 +240,13 @@ def _paths(value: object) -> tuple[str, ...]:
     return tuple(_path(item) for item in value)
 
 
+def _argv(value: object) -> tuple[str, ...]:
+    listed = _list(value)
+    if not listed or not listed[0].startswith("/"):
+        raise _Bad("a list of strings, the first of them the absolute path of a program")
+    return listed
+
+
 def networks(values: Sequence[str]) -> tuple[str, ...]:
     """Check address ranges in CIDR notation (a bare address is a range of one); UsageError when not."""
     try:
@@ -315,8 +358,14 @@ SCHEMA: Final[Mapping[str, Key]] = {
     ),
     "nginx.resolver_timeout": Key("nginx_resolver_timeout", _seconds, "value of its `resolver_timeout` line"),
     "nginx.test_timeout": Key(
-        "test_timeout", _seconds, "seconds for a configuration test or a reload command"
+        "test_timeout", _seconds, "seconds for a configuration test or a reload command, of any server"
     ),
+    "apache.binary": Key("apache_binary", _path, "the Apache program, when not the running one"),
+    "apache.config": Key("apache_config", _path, "its configuration file, when several Apache run here"),
+    "haproxy.binary": Key("haproxy_binary", _path, "the HAProxy program, when not the running one"),
+    "haproxy.config": Key("haproxy_config", _path, "its first configuration file, when several run here"),
+    "lighttpd.binary": Key("lighttpd_binary", _path, "the lighttpd program, when not the running one"),
+    "lighttpd.config": Key("lighttpd_config", _path, "its configuration file, when several run here"),
 }
 
 LINEAGE_SCHEMA: Final[Mapping[str, Key]] = {
@@ -336,6 +385,14 @@ LINEAGE_SCHEMA: Final[Mapping[str, Key]] = {
     "missing_staple": Key("missing_staple", _missing, "as policy.missing_staple, for this lineage"),
 }
 
+SERVER_SCHEMA: Final[Mapping[str, Key]] = {
+    "lineages": Key("lineages", _list, "the lineages that it serves; each names its `endpoints`"),
+    "test": Key("test", _argv, "the command that tests its configuration: program and arguments, no shell"),
+    "reload": Key("reload", _argv, "the command that makes it load its certificates anew"),
+    "staple_file": Key(
+        "staple_file", _path, "where it wants the OCSP answer (DER); without, it has to ask for itself"
+    ),
+}
 
 MODULE_SCHEMA: Final[Mapping[str, Key]] = {
     "server_name": Key("server_name", _text, "the name to ask for (SNI) instead of the target's own"),
@@ -363,11 +420,13 @@ def parse(text: str, file: str) -> Config:
         ) from None
     lineages = document.pop("lineage", {})
     modules = _modules(document.pop("exporter", {}), file)
+    servers = _servers(document.pop("server", {}), file)
     values = _read(_flat(document), SCHEMA, file, "")
     if not isinstance(lineages, dict):
         raise UsageError(f"{file}: lineage must be tables", 'write [lineage."example.org"]')
     read = {name: _lineage(name, table, file) for name, table in lineages.items()}
-    return replace(Config(lineages=read, modules=modules), **values)  # type: ignore[arg-type]  # each parser of SCHEMA gives its attribute's type
+    made = Config(lineages=read, modules=modules, servers=servers)
+    return replace(made, **values)  # type: ignore[arg-type]  # each parser of SCHEMA gives its attribute's type
 
 
 def _lineage(name: str, table: object, file: str) -> Lineage:
@@ -375,6 +434,22 @@ def _lineage(name: str, table: object, file: str) -> Lineage:
         raise UsageError(f"{file}: not a lineage: {escape(name)}", 'write [lineage."example.org"]')
     values = _read(table, LINEAGE_SCHEMA, file, f"lineage.{name}.")
     return replace(Lineage(name), **values)  # type: ignore[arg-type]  # as above
+
+
+def _servers(table: object, file: str) -> dict[str, Commands]:
+    if not isinstance(table, dict):
+        raise UsageError(f"{file}: server must be tables", "write [server.NAME]")
+    read: dict[str, Commands] = {}
+    for name, keys in table.items():
+        if NAME.fullmatch(name) is None or not isinstance(keys, dict):
+            raise UsageError(f"{file}: not a server: {escape(name)}", "write [server.NAME]")
+        values = _read(keys, SERVER_SCHEMA, file, f"server.{name}.")
+        read[name] = replace(Commands(name), **values)  # type: ignore[arg-type]  # as above
+        if not read[name].reload:
+            raise UsageError(
+                f"{file}: server.{name} has no reload", "name the command that makes it load certificates"
+            )
+    return read
 
 
 def _modules(table: object, file: str) -> dict[str, Module]:

@@ -94,10 +94,10 @@ class Load:
 
 
 @contextmanager
-def load_on(site: Site) -> Iterator[Load]:
+def load_on(site: Site, count: int = CLIENTS) -> Iterator[Load]:
     load = Load(site.authority.intermediate, site.port)
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        clients: list[Future[None]] = [pool.submit(load.client) for _ in range(CLIENTS)]
+    with ThreadPoolExecutor(count) as pool:
+        clients: list[Future[None]] = [pool.submit(load.client) for _ in range(count)]
         try:
             yield load
         finally:

@@ -9,6 +9,8 @@ from stapleguard.config import (
     LINEAGE_SCHEMA,
     MODULE_SCHEMA,
     SCHEMA,
+    SERVER_SCHEMA,
+    Commands,
     Config,
     Lineage,
     MissingStaple,
@@ -48,6 +50,12 @@ VALUES: dict[str, tuple[str, object, str]] = {
     "nginx.resolver": ('["127.0.0.53"]', ("127.0.0.53",), '"127.0.0.53"'),
     "nginx.resolver_timeout": ("2", 2.0, "false"),
     "nginx.test_timeout": ("2", 2.0, "99999999999"),
+    "apache.binary": ('"/bin/httpd"', "/bin/httpd", "1"),
+    "apache.config": ('"/a.conf"', "/a.conf", '"a.conf"'),
+    "haproxy.binary": ('"/bin/haproxy"', "/bin/haproxy", "1"),
+    "haproxy.config": ('"/h.cfg"', "/h.cfg", '"h.cfg"'),
+    "lighttpd.binary": ('"/bin/lighttpd"', "/bin/lighttpd", "1"),
+    "lighttpd.config": ('"/l.conf"', "/l.conf", '"l.conf"'),
 }
 LINEAGE_VALUES: dict[str, tuple[str, object, str]] = {
     "sources": ('["/a", "/b/"]', ("/a", "/b/"), '["a"]'),
@@ -56,6 +64,12 @@ LINEAGE_VALUES: dict[str, tuple[str, object, str]] = {
     "names": ('["a.test"]', ("a.test",), "[1]"),
     "prime": ('"file"', Prime.FILE, '"FILE"'),
     "missing_staple": ('"rollback"', MissingStaple.ROLLBACK, '"never"'),
+}
+SERVER_VALUES: dict[str, tuple[str, object, str]] = {
+    "lineages": ('["a.test"]', ("a.test",), "[1]"),
+    "test": ('["/bin/true", "-t"]', ("/bin/true", "-t"), '["true"]'),
+    "reload": ('["/bin/kill"]', ("/bin/kill",), "[]"),
+    "staple_file": ('"/a.der"', "/a.der", '"a.der"'),
 }
 MODULE_VALUES: dict[str, tuple[str, object, str]] = {
     "server_name": ('"a.test"', "a.test", "1"),
@@ -85,7 +99,7 @@ def test_an_empty_file_means_the_defaults() -> None:
 
 
 def test_the_tables_know_every_attribute_once_and_these_tests_know_every_key() -> None:
-    attributes = {field.name for field in fields(Config)} - {"lineages", "modules"}
+    attributes = {field.name for field in fields(Config)} - {"lineages", "modules", "servers"}
     assert sorted(key.attribute for key in SCHEMA.values()) == sorted(attributes)
     of_lineage = {field.name for field in fields(Lineage)} - {"name"}
     assert sorted(key.attribute for key in LINEAGE_SCHEMA.values()) == sorted(of_lineage)
@@ -108,6 +122,30 @@ def test_each_key_of_a_lineage(key: str) -> None:
     read = parse(f"{head}{key} = {good}", "the.toml").lineage("a.test")
     assert read == replace(Lineage("a.test"), **{LINEAGE_SCHEMA[key].attribute: expected})  # type: ignore[arg-type]
     assert f"lineage.a.test.{key} must be " in refused(f"{head}{key} = {bad}").message
+
+
+@pytest.mark.parametrize("key", SERVER_SCHEMA)
+def test_each_key_of_a_server(key: str) -> None:
+    good, expected, bad = SERVER_VALUES[key]
+    head = "[server.mine]\n" + ('reload = ["/bin/r"]\n' if key != "reload" else "")
+    read = parse(f"{head}{key} = {good}", "the.toml").servers["mine"]
+    known = Commands("mine", reload=("/bin/r",))
+    assert read == replace(known, **{SERVER_SCHEMA[key].attribute: expected})  # type: ignore[arg-type]
+    assert f"server.mine.{key} must be " in refused(f"{head}{key} = {bad}").message
+    assert SERVER_VALUES.keys() == SERVER_SCHEMA.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[server.mine]\nlineages = []", "name the command that makes it load certificates"),
+        ("server = 1", "write [server.NAME]"),
+        ("[server]\nmine = 1", "write [server.NAME]"),
+        ("[server.'a b']\nreload = ['/r']", "write [server.NAME]"),
+    ],
+)
+def test_a_server_without_its_commands_is_refused(text: str, hint: str) -> None:
+    assert refused(text).hint == hint
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import assert_never
+from typing import Final, assert_never
 
 from stapleguard import diagnosis
 from stapleguard.config import MissingStaple
@@ -13,13 +13,16 @@ from stapleguard.diagnosis import BREAKING, MISSING, Need, Result, Served, Undo
 from stapleguard.engine import intake
 from stapleguard.engine.evidence import gather
 from stapleguard.engine.proof import Proof, prove
-from stapleguard.engine.run import INCLUDE, Run, wants_file
-from stapleguard.engine.survey import Mode
+from stapleguard.engine.run import Run, choices
+from stapleguard.engine.survey import Mode, Use
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, find
-from stapleguard.model import Verdict
-from stapleguard.servers import ConfigOutcome, Include, Instance, Stapling, nginx
+from stapleguard.model import StapleguardError, Verdict
+from stapleguard.servers import SERVERS, ConfigOutcome, Include, Instance, Stapling, Update
 from stapleguard.transaction import Event, Record, State, advance
+
+FATAL_FAULTS: Final = frozenset({Code.SERVER_CACHE_MISSING})
+"""What keeps a server from starting though its own configuration test says nothing."""
 
 
 def run_from(run: Run) -> Result:
@@ -69,22 +72,41 @@ def act(run: Run, state: State) -> Event:
 
 
 def files(run: Run, identity: str) -> dict[str, bytes]:
-    """Return the files of the candidate, as they would be under `identity`."""
+    """Return the files of the candidate, as they would be under `identity`.
+
+    Every kind of server has its lines in it: whoever is to use the lineage next finds them there.
+    """
     files: dict[str, bytes] = {}
     for one in run.certificates:
         files |= one.files()
-    needed = any(one.expected.need is Need.STAPLE for one in run.certificates)
-    stapling = Stapling.FETCH if needed else Stapling.OFF
-    if needed and wants_file(run) and run.answers[0].der is not None:
-        files["ocsp.der"] = run.answers[0].der
-        stapling = Stapling.FILE
     if len(run.certificates) > 1:
         files["trusted.pem"] = b"".join(files[f"trusted{one.suffix}.pem"] for one in run.certificates)
-    settings = run.world.config
-    directory = run.world.state.directory_of(run.name, identity)
+    needed = any(one.expected.need is Need.STAPLE for one in run.certificates)
+    chosen = choices(run)
+    if needed and Stapling.FILE in chosen.values() and run.answers[0].der is not None:
+        files["ocsp.der"] = run.answers[0].der
+    own: dict[str, bytes] = {}
+    for kind, server in SERVERS.items():
+        able = server.takes(None, (), len(run.certificates)) if needed else frozenset()
+        usual = next((one for one in (Stapling.FETCH, Stapling.FILE) if one in able), Stapling.OFF)
+        stapling = chosen.get(kind, usual) if needed else Stapling.OFF
+        if stapling is Stapling.FILE and "ocsp.der" not in files:
+            stapling = Stapling.FETCH if Stapling.FETCH in able else Stapling.OFF
+        try:
+            own |= server.layout(_include(run, identity, stapling), files)
+        except StapleguardError:
+            # Nobody asks for the lines of a server that does not use it.
+            if kind in chosen:
+                raise
+    return files | own
+
+
+def _include(run: Run, identity: str, stapling: Stapling) -> Include:
+    settings, state = run.world.config, run.world.state
     facts = run.certificates[0].material.facts
-    include = Include(
-        directory=str(directory),
+    return Include(
+        directory=str(state.directory_of(run.name, identity)),
+        live=str(state.live_path(run.name)),
         suffixes=tuple(one.suffix for one in run.certificates),
         stapling=stapling,
         trusted=None if any(site.verifies_clients for site in run.found.sites) else "trusted.pem",
@@ -95,8 +117,6 @@ def files(run: Run, identity: str) -> dict[str, bytes]:
             "written by stapleguard; the next renewal replaces it",
         ),
     )
-    files[INCLUDE] = nginx.render(include).encode()
-    return files
 
 
 def _about(run: Run) -> dict[str, str | list[str]]:
@@ -111,54 +131,98 @@ def _about(run: Run) -> dict[str, str | list[str]]:
 
 
 def _test_candidate(run: Run) -> Event:
-    instance, previous = run.found.instance, run.record.previous
-    if instance is None or not previous or run.found.mode is not Mode.GUARD:
+    if not run.record.previous:
         return Event.DONE
     state = run.world.state
-    candidate = state.directory_of(run.name, run.record.candidate) / INCLUDE
-    live = state.directory_of(run.name, previous) / INCLUDE
-    tested = nginx.test_candidate(instance, str(candidate), str(live), run.world.config.test_timeout)
-    if tested is None or tested.outcome is not ConfigOutcome.REFUSED:
-        if tested is not None:
-            run.world.say("nginx accepts the candidate")
-        return Event.DONE
-    _config_refused(run, instance, tested.refusals)
-    return Event.FAILED
+    for use in run.found.uses:
+        if use.mode is not Mode.GUARD or not use.server.INCLUDE:
+            continue
+        candidate = state.directory_of(run.name, run.record.candidate) / use.server.INCLUDE
+        live = state.directory_of(run.name, run.record.previous) / use.server.INCLUDE
+        timeout = run.world.config.test_timeout
+        tested = use.server.test_candidate(use.instance, str(candidate), str(live), timeout)
+        if tested is None:
+            continue
+        if tested.outcome is ConfigOutcome.REFUSED:
+            _config_refused(run, use.instance, tested.refusals)
+            return Event.FAILED
+        if _lacking(run, use):
+            return Event.FAILED
+        run.world.say(f"{use.instance.kind} accepts the candidate")
+    return Event.DONE
 
 
 def _config_refused(run: Run, instance: Instance, refusals: Sequence[str]) -> None:
     words = refusals[0] if refusals else "no reason given"
-    text = f"nginx refuses the new generation: {words}"
+    kind = instance.kind
+    text = f"{kind} refuses the new generation: {words}"
     run.world.say(text, Tone.BAD)
-    run.findings.insert(0, find(Code.SERVER_CONFIG_INVALID, instance.config, text, evidence={"nginx": words}))
+    run.findings.insert(0, find(Code.SERVER_CONFIG_INVALID, instance.config, text, evidence={kind: words}))
+
+
+def _lacking(run: Run, use: Use) -> bool:
+    """Say what would keep the server from starting though its own test is silent."""
+    if not _needs_staple(run):
+        return False
+    faults = [one for one in use.server.faults(use.instance, use.sites) if one.code in FATAL_FAULTS]
+    for one in faults:
+        run.world.say(one.message, Tone.BAD)
+        run.findings.insert(0, one)
+    return bool(faults)
+
+
+def _needs_staple(run: Run) -> bool:
+    return any(one.expected.need is Need.STAPLE for one in run.certificates)
 
 
 def _check(run: Run) -> Event:
-    if run.found.instance is None:
-        return Event.DONE
-    tested = nginx.test(run.found.instance, run.world.config.test_timeout)
-    if tested.outcome is ConfigOutcome.REFUSED:
-        _config_refused(run, run.found.instance, tested.refusals)
-        return Event.FAILED
-    if any(one.expected.need is Need.STAPLE for one in run.certificates):
-        run.findings += nginx.log_findings(tested.text)
+    for use in run.found.uses:
+        tested = use.server.test(use.instance, run.world.config.test_timeout)
+        if tested.outcome is ConfigOutcome.REFUSED:
+            _config_refused(run, use.instance, tested.refusals)
+            return Event.FAILED
+        if use.mode is Mode.GUARD and _lacking(run, use):
+            return Event.FAILED
+        if _needs_staple(run):
+            run.findings += use.server.log_findings(tested.text)
+            run.findings += [
+                one for one in use.server.faults(use.instance, use.sites) if one.code not in FATAL_FAULTS
+            ]
     return Event.DONE
 
 
-def reload(run: Run) -> Event:
-    """Make the running server load what is live."""
-    instance = run.found.instance
-    if instance is None or not run.found.running:
+Reloads = dict[tuple[str, str], tuple[Event, frozenset[int]]]
+"""How the reload of each server ended, and which workers it replaced."""
+
+
+def reload(run: Run, done: Reloads | None = None) -> Event:
+    """Make every running server load what is live; those in `done` have done so since it was published."""
+    if not run.found.running:
         return Event.ABSENT
-    run.leaving = frozenset(nginx.workers(instance))
-    done = nginx.reload(instance, run.world.config.test_timeout)
-    if done.status != 0:
-        text = f"the reload failed: {done.stderr.strip() or done.status}"
-        run.findings.insert(0, find(Code.SERVER_RELOAD_NOT_TAKEN, instance.config, text))
-        run.world.say(text, Tone.BAD)
-        return Event.FAILED
-    run.world.say("reloaded nginx")
-    return Event.DONE
+    done = {} if done is None else done
+    ended = [_reload_one(run, use, done) for use in run.found.uses if use.running]
+    return Event.FAILED if Event.FAILED in ended else Event.DONE
+
+
+def _reload_one(run: Run, use: Use, done: Reloads) -> Event:
+    world, timeout = run.world, run.world.config.test_timeout
+    if use.key not in done:
+        live = str(world.state.live_path(run.name))
+        if use.server.update(use.instance, use.sites, live, timeout) is Update.DONE:
+            world.say(f"updated {use.instance.kind} without a reload")
+            return Event.DONE
+        replaced = frozenset(use.server.leaving(use.instance))
+        completed = use.server.reload(use.instance, timeout)
+        done[use.key] = (Event.DONE if completed.status == 0 else Event.FAILED, replaced)
+        if completed.status == 0:
+            world.say(f"reloaded {use.instance.kind}")
+        else:
+            text = f"the reload failed: {completed.stderr.strip() or completed.status}"
+            world.say(text, Tone.BAD)
+            run.findings.insert(0, find(Code.SERVER_RELOAD_NOT_TAKEN, use.instance.config, text))
+    event, replaced = done[use.key]
+    run.leaving |= replaced
+    return event
 
 
 def prove_new(run: Run) -> Event:
@@ -167,7 +231,7 @@ def prove_new(run: Run) -> Event:
     run.proof = prove(world, run.target, run.budget.prove, stuck=lambda: _nudge(run))
     found = list(run.proof.findings)
     if any(one.code is Code.SERVED_OLD_CERTIFICATE for one in found):
-        text = "nginx was reloaded but goes on serving another certificate"
+        text = f"{run.found.kinds} was reloaded but goes on serving another certificate"
         found.append(find(Code.SERVER_RELOAD_NOT_TAKEN, str(run.target.endpoints[0]), text))
     if any(one.code in MISSING | BREAKING for one in found):
         found += gather(world, run.found, run.certificates)
@@ -176,7 +240,7 @@ def prove_new(run: Run) -> Event:
     wanted = BREAKING | MISSING if _missing_means_back(run) else BREAKING
     previous = run.revival.previous if run.revival else None
     choice = diagnosis.undo(run.findings, previous, wanted=wanted, now=world.clock.now())
-    if choice is Undo.HELPS and run.found.mode is Mode.GUARD and run.record.previous != run.record.candidate:
+    if choice is Undo.HELPS and run.found.retractable and run.record.previous != run.record.candidate:
         world.say("the proof failed and going back helps: withdrawing the new generation", Tone.BAD)
         return Event.FAILED
     if choice not in (Undo.NOT_WANTED, Undo.HELPS):
@@ -267,16 +331,19 @@ def seal(run: Run, result: Result) -> None:
 
 
 def _unseen(run: Run) -> None:
-    if run.found.instance is None:
-        line = f"include {run.world.state.live_path(run.name)}/{INCLUDE};"
+    if not run.found.uses:
+        live = str(run.world.state.live_path(run.name))
+        lines = "; ".join(f"{kind}: {server.line(live)}" for kind, server in SERVERS.items())
         text = f"{run.name} is published, but no web server of this host uses it, so nothing could be proved"
         remedy = (
-            f"Put this line into its server block, reload, and run `stapleguard check {run.name}`: {line}"
+            "Put the line of your server into its configuration, reload it, and run "
+            f"`stapleguard deploy` again: {lines}"
         )
         run.findings.append(find(Code.SERVED_UNREACHABLE, run.name, text, remedy=remedy))
     elif not run.found.running:
-        text = f"{run.name} is published, but nginx is not running, so nothing could be proved"
-        run.findings.append(find(Code.SERVER_NOT_RUNNING, run.found.instance.config, text))
+        text = f"{run.name} is published, but {run.found.kinds} is not running, so nothing could be proved"
+        config = run.found.uses[0].instance.config
+        run.findings.append(find(Code.SERVER_NOT_RUNNING, config, text))
 
 
 def closed(world: World, record: Record, verdict: Verdict, cause: Code | None) -> Record:

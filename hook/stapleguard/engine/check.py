@@ -34,7 +34,7 @@ def check_lineage(world: World, name: str, sources: Sequence[str], timeout: floa
         nowhere = find(Code.SERVED_UNREACHABLE, name, f"no web server of this host is known to serve {name}")
         return Result("check", Verdict.INCONCLUSIVE, nowhere.code, (nowhere, *faults))
     if found.instance is not None and not found.running:
-        stopped = find(Code.SERVER_NOT_RUNNING, found.instance.config, "nginx is not running")
+        stopped = find(Code.SERVER_NOT_RUNNING, found.instance.config, f"{found.kinds} is not running")
         return Result("check", Verdict.INCONCLUSIVE, stopped.code, (stopped, *faults))
     proof = prove(hurried(world), target, timeout)
     more: list[Finding] = []

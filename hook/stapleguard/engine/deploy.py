@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 
 from stapleguard import diagnosis, ocsp
 from stapleguard.diagnosis import BREAKING, Need, Result, Undo
@@ -26,14 +27,14 @@ from stapleguard.engine.acts import (
 from stapleguard.engine.intake import Answer, Certificate
 from stapleguard.engine.previous import revive
 from stapleguard.engine.proof import Target, look_once, prove
-from stapleguard.engine.run import INCLUDE, Budget, Run, wants_file
-from stapleguard.engine.survey import Mode, survey
+from stapleguard.engine.run import Budget, Run, stapling_for, wants_file
+from stapleguard.engine.survey import Mode, Use, survey
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, Finding, criticals, find
 from stapleguard.freshness import Course, Life
 from stapleguard.material import NameMatch, matches_name
-from stapleguard.model import Verdict
-from stapleguard.servers import ConfigOutcome, nginx
+from stapleguard.model import Severity, Verdict
+from stapleguard.servers import ConfigOutcome, Stapling
 from stapleguard.transaction import Event, Record, State
 
 
@@ -83,19 +84,51 @@ def _record(world: World, name: str, certificates: Sequence[Certificate]) -> Rec
 
 def _introduce(run: Run) -> None:
     found, say = run.found, run.world.say
-    if found.instance is None:
+    if not found.uses:
         say("no web server of this host is known to use it", Tone.WARN)
-        return
-    where = ", ".join(dict.fromkeys(f"{one.address}:{one.port}" for one in found.endpoints)) or "no address"
-    state = f"pid {found.instance.master}" if found.running else "not running"
-    say(f"nginx {found.instance.version} ({state}) serves it on {where}, mode {found.mode.value}")
-    if found.mode is Mode.WATCH:
-        line = f"include {run.world.state.live_path(run.name)}/{INCLUDE};"
-        text = (
-            f"{found.sites[0].where} points at the ACME client's own directory, so nothing can be rolled back"
-        )
-        remedy = f"Replace its ssl_certificate, ssl_certificate_key and ssl_stapling lines by: {line}"
-        run.findings.append(find(Code.SERVER_NOT_GUARDED, found.sites[0].where, text, remedy=remedy))
+    for use in found.uses:
+        places = dict.fromkeys(f"{host}:{port}" for site in use.sites for host, port in site.listens)
+        where = ", ".join(places)
+        state = f"pid {use.instance.master}" if use.running else "not running"
+        program = f"{use.instance.kind} {use.instance.version}".strip()
+        say(f"{program} ({state}) serves it on {where or 'no address'}, mode {use.mode.value}")
+        if use.mode is Mode.WATCH:
+            run.findings.append(_unguarded(run, use))
+    for instance in found.stopped:
+        text = f"{instance.kind} uses {run.name}, too, but is not running"
+        stopped = find(Code.SERVER_NOT_RUNNING, instance.config, text, severity=Severity.WARNING)
+        run.findings.append(stopped)
+    run.findings += _unprimed(run)
+
+
+def _unguarded(run: Run, use: Use) -> Finding:
+    line = use.server.line(str(run.world.state.live_path(run.name)))
+    where = use.sites[0].where
+    text = f"{where} points at the ACME client's own directory, so nothing can be rolled back"
+    remedy = f"Replace its certificate, key and stapling lines by: {line}"
+    return find(Code.SERVER_NOT_GUARDED, where, text, remedy=remedy)
+
+
+def _unprimed(run: Run) -> list[Finding]:
+    """Say where a server gets no staple although the certificate is to have one, and why."""
+    if all(one.expected.need is Need.NOT_APPLICABLE for one in run.certificates):
+        return []
+    found: list[Finding] = []
+    for use in run.found.uses:
+        able = use.server.takes(use.instance, use.sites, len(run.certificates))
+        if stapling_for(run, use) is Stapling.OFF:
+            why = (
+                'prime = "warm" forbids the staple file that it needs'
+                if Stapling.FILE in able
+                else "it can take a staple for one certificate only, and the lineage has several"
+            )
+            text = f"{use.instance.kind} does not fetch staples itself, and {why}"
+            found.append(find(Code.SERVER_STAPLING_DISABLED, use.instance.config, text))
+        elif len(run.certificates) > 1 and Stapling.FILE not in able:
+            run.world.say(
+                f"{use.instance.kind} would staple one file for both certificates, so it fetches for each"
+            )
+    return found
 
 
 def _uncovered(run: Run) -> Finding | None:
@@ -110,18 +143,20 @@ def _uncovered(run: Run) -> Finding | None:
 
 
 def _baseline(run: Run) -> Finding | None:
-    """Say when the server's configuration was broken before we came; only our include may be missing."""
-    if run.found.instance is None:
-        return None
-    tested = nginx.test(run.found.instance, run.world.config.test_timeout)
+    """Say when a server's configuration was broken before we came; only our include may be missing."""
     ours = f"{run.world.state.live_path(run.name)}/"
-    if tested.outcome is not ConfigOutcome.REFUSED or (not run.record.previous and ours in tested.text):
-        return None
-    words = tested.refusals[0] if tested.refusals else tested.text
-    text = f"nginx's configuration was broken before anything was touched: {words}"
-    remedy = "Mend what `nginx -t` names; then run it again, the renewal is not lost."
-    subject = run.found.instance.config
-    return find(Code.SERVER_CONFIG_INVALID, subject, text, remedy=remedy, evidence={"nginx": words})
+    for use in run.found.uses:
+        tested = use.server.test(use.instance, run.world.config.test_timeout)
+        missing = ours in tested.text and not (Path(ours) / use.server.INCLUDE).exists()
+        if tested.outcome is not ConfigOutcome.REFUSED or missing:
+            continue
+        kind = use.instance.kind
+        words = tested.refusals[0] if tested.refusals else tested.text
+        text = f"{kind}'s configuration was broken before anything was touched: {words}"
+        remedy = f"Mend what {kind}'s own test names; then run it again, the renewal is not lost."
+        subject = use.instance.config
+        return find(Code.SERVER_CONFIG_INVALID, subject, text, remedy=remedy, evidence={kind: words})
+    return None
 
 
 def _older(run: Run) -> Finding | None:
@@ -324,7 +359,7 @@ def _done(record: Record | None) -> bool:
 def _not_running(run: Run) -> Result:
     config = run.found.instance.config if run.found.instance else ""
     text = (
-        "nginx is not running, so the new generation could not be proved; "
+        f"{run.found.kinds} is not running, so the new generation could not be proved; "
         "the old one stays for its next start"
     )
     run.findings.insert(0, find(Code.SERVER_NOT_RUNNING, config, text))

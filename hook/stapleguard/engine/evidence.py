@@ -15,7 +15,6 @@ from stapleguard.engine.survey import Survey
 from stapleguard.engine.world import World
 from stapleguard.finding import Code, Finding, find
 from stapleguard.model import escape
-from stapleguard.servers import nginx
 from stapleguard.wire import dns
 
 _TAIL: Final = 65536
@@ -29,14 +28,15 @@ def gather(world: World, found: Survey, certificates: Sequence[Certificate]) -> 
             findings += intake.ask_responder(world, one).findings
     if found.instance is None or not any(one.expected.need is Need.STAPLE for one in certificates):
         return findings
-    findings += nginx.log_findings(nginx.test(found.instance, world.config.test_timeout).text)
     hosts = {urlsplit(url).hostname or "" for one in certificates for url in one.material.facts.ocsp_urls}
     findings += _resolvers(world, found, hosts - {""})
-    log = nginx.error_log(found.instance)
-    if log:
-        names = [f'certificate: "{world.state.root}']
-        lines = [line for line in _tail(log).splitlines() if any(name in line for name in names)]
-        findings += nginx.log_findings("\n".join(lines[-20:]))
+    for use in found.uses:
+        findings += use.server.log_findings(use.server.test(use.instance, world.config.test_timeout).text)
+        log = use.server.error_log(use.instance)
+        if log:
+            names = [f'certificate: "{world.state.root}']
+            lines = [line for line in _tail(log).splitlines() if any(name in line for name in names)]
+            findings += use.server.log_findings("\n".join(lines[-20:]))
     return findings
 
 

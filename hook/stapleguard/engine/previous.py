@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -15,8 +14,6 @@ from stapleguard.engine.survey import Survey
 from stapleguard.engine.world import World
 from stapleguard.finding import Code, Finding, find
 from stapleguard.material import leaf_facts
-from stapleguard.model import Endpoint
-from stapleguard.servers import nginx
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +42,13 @@ def expectations(generation: Generation) -> tuple[tuple[Expected, x509.Certifica
 
 def revive(world: World, name: str, identity: str, found: Survey) -> Revival:
     """Look at the generation `identity`: what can be told of it before it is needed."""
-    instance = found.instance
-    workers: Callable[[Endpoint], Sequence[int]] = lambda _: nginx.workers(instance) if instance else ()  # noqa: E731
     if not identity:
-        return Revival(None, Target(found.endpoints, (), workers))
+        return Revival(None, Target(found.endpoints, (), found.workers))
     try:
         generation = world.state.load(name, identity)
         read = expectations(generation)
     except (BrokenGeneration, ValueError):
-        return Revival(None, Target(found.endpoints, (), workers))
+        return Revival(None, Target(found.endpoints, (), found.workers))
     faults: list[Finding] = []
     until = None
     now = world.clock.now()
@@ -68,4 +63,4 @@ def revive(world: World, name: str, identity: str, found: Survey) -> Revival:
                 find(Code.SERVER_STAPLE_FILE_BAD, identity, "its staple file is not acceptable any more")
             )
     previous = Previous(leaf_facts(leaf), served_before=True, staple_until=until, faults=tuple(faults))
-    return Revival(previous, Target(found.endpoints, tuple(one for one, _ in read), workers))
+    return Revival(previous, Target(found.endpoints, tuple(one for one, _ in read), found.workers))

@@ -15,7 +15,7 @@ from stapleguard.backoff import Attempts, Pace
 from stapleguard.diagnosis import Result
 from stapleguard.disk import BrokenGeneration, DiskFault
 from stapleguard.engine import intake
-from stapleguard.engine.acts import act, files, reload, run_from
+from stapleguard.engine.acts import Reloads, act, files, reload, run_from
 from stapleguard.engine.intake import Answer
 from stapleguard.engine.previous import expectations, revive
 from stapleguard.engine.proof import Expected
@@ -260,11 +260,10 @@ def _finish(world: World, steps: Sequence[_Step]) -> tuple[Result, ...]:
             ended.append(staged)
         else:
             waiting.append(run)
-    servers = {_server(run): run for run in waiting if run.record.state is State.RELOAD}
-    outcome = {server: reload(run) for server, run in servers.items()}
+    done: Reloads = {}
+    for run in [one for one in waiting if one.record.state is State.RELOAD]:
+        run.record = replace(run.record, state=advance(State.RELOAD, reload(run, done)))
     for run in waiting:
-        if run.record.state is State.RELOAD:
-            run.record = replace(run.record, state=advance(State.RELOAD, outcome[_server(run)]))
         proved = _guarded(run.name, partial(run_from, run))
         if isinstance(proved, Result):
             ended.append(replace(proved, command="refresh"))
@@ -278,10 +277,6 @@ def _until_reload(world: World, run: Run) -> Run:
         run.record = replace(run.record, state=advance(run.record.state, act(run, run.record.state)))
     world.state.journal(run.record)
     return run
-
-
-def _server(run: Run) -> str:
-    return run.found.instance.config if run.found.instance is not None else ""
 
 
 def _thin_out(world: World, run: Run) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, assert_never
+from typing import assert_never
 
 from stapleguard.diagnosis import Strand
 from stapleguard.engine.intake import Answer, Certificate
 from stapleguard.engine.previous import Revival
 from stapleguard.engine.proof import Proof, Target
-from stapleguard.engine.survey import Mode, Survey
+from stapleguard.engine.survey import Mode, Survey, Use
 from stapleguard.engine.world import World
 from stapleguard.finding import Finding
 from stapleguard.model import Prime, Verdict
-from stapleguard.servers import nginx
+from stapleguard.servers import Stapling, nginx
 from stapleguard.transaction import Record
-
-INCLUDE: Final = "nginx.conf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +68,38 @@ class Run:
 
 def target_of(found: Survey, certificates: Sequence[Certificate]) -> Target:
     """Return where these certificates are looked for, and by whom they are served."""
-    instance = found.instance
-    expected = tuple(one.expected for one in certificates)
-    if instance is None:
-        return Target(found.endpoints, expected)
-    return Target(found.endpoints, expected, lambda _: nginx.workers(instance))
+    return Target(found.endpoints, tuple(one.expected for one in certificates), found.workers)
+
+
+def stapling_for(run: Run, use: Use) -> Stapling:
+    """Choose where a server takes its first staple from (design: Priming)."""
+    if use.mode is Mode.WATCH:
+        return Stapling.FETCH
+    return _choose(run, use.server.takes(use.instance, use.sites, len(run.certificates)))
+
+
+def _choose(run: Run, able: frozenset[Stapling]) -> Stapling:
+    fetched = Stapling.FETCH if Stapling.FETCH in able else Stapling.OFF
+    filed = Stapling.FILE if Stapling.FILE in able else fetched
+    match run.world.config.prime_for(run.name):
+        case Prime.FILE:
+            return filed
+        case Prime.WARM:
+            return fetched
+        case Prime.AUTO:
+            # A server that cannot ask for itself has nothing without a file.
+            return filed if run.must_staple or fetched is Stapling.OFF else fetched
+        case _ as never:
+            assert_never(never)
+
+
+def choices(run: Run) -> dict[str, Stapling]:
+    """Choose for each kind of server that uses the lineage; for nginx, when none does yet."""
+    if not run.found.uses:
+        return {nginx.KIND: _choose(run, nginx.takes(None, (), len(run.certificates)))}
+    return {use.server.KIND: stapling_for(run, use) for use in run.found.uses}
 
 
 def wants_file(run: Run) -> bool:
-    """Whether the first staple comes from a file: design, Priming. One file cannot serve two certificates."""
-    if len(run.certificates) > 1 or run.found.mode is Mode.WATCH:
-        return False
-    match run.world.config.prime_for(run.name):
-        case Prime.FILE:
-            return True
-        case Prime.WARM:
-            return False
-        case Prime.AUTO:
-            return run.must_staple
-        case _ as never:
-            assert_never(never)
+    """Whether any server takes its first staple from a file."""
+    return Stapling.FILE in choices(run).values()

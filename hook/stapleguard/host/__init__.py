@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from stapleguard.host.accepting import accepting
 from stapleguard.host.clock import Clock, SystemClock, draw
-from stapleguard.host.commands import PATH, Child, Completed, run, with_bind
+from stapleguard.host.commands import PATH, Child, Completed, run, signalled, with_bind
+from stapleguard.host.control import control
 from stapleguard.host.journal import Delivery, journal_send
 from stapleguard.host.proc import (
     Process,
     accepted,
     children,
+    environment,
     holders,
     listeners,
     listeners_among,
+    listening,
     named,
     owners,
     process,
@@ -41,17 +44,21 @@ __all__ = [
     "accepting",
     "booted",
     "children",
+    "control",
     "draw",
+    "environment",
     "holders",
     "journal_send",
     "listeners",
     "listeners_among",
+    "listening",
     "named",
     "owners",
     "process",
     "processes",
     "run",
     "shares_root",
+    "signalled",
     "start",
     "systemctl",
     "timer",

@@ -87,13 +87,24 @@ def run(argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = Non
     return Completed(words, status, stdout, stderr, seconds)
 
 
+def signalled(pid: int, number: signal.Signals) -> Completed:
+    """Send a signal, told like a program that did so: status 0, or 1 and the reason in `stderr`."""
+    started = time.monotonic()
+    words = ("kill", f"-{number.name.removeprefix('SIG')}", str(pid))
+    try:
+        os.kill(pid, number)
+    except OSError as error:
+        return Completed(words, 1, "", error.strerror or str(error), time.monotonic() - started)
+    return Completed(words, 0, "", "", time.monotonic() - started)
+
+
 def with_bind(source: str, target: str, argv: Sequence[str], timeout: float) -> Completed | None:
     """Run a program in a mount namespace of its own in which the file `source` covers `target`.
 
-    Nobody else sees it, and it is gone with the program: a server can test a candidate configuration
-    under its final name before anything is published. None when this process may not do that (it
-    needs CAP_SYS_ADMIN). Raises StapleguardError when the mount itself is impossible, such as when
-    `source` or `target` does not exist.
+    Both may be directories instead. Nobody else sees it, and it is gone with the program: a server can
+    test a candidate configuration under its final name before anything is published. None when this
+    process may not do that (it needs CAP_SYS_ADMIN). Raises StapleguardError when the mount itself is
+    impossible, such as when `source` or `target` does not exist.
     """
     done = run([sys.executable, "-I", "-c", _BIND, source, target, *argv], timeout)
     if done.status == 128 + signal.SIGSYS:  # a seccomp filter that kills, as units may have
@@ -106,7 +117,7 @@ def with_bind(source: str, target: str, argv: Sequence[str], timeout: float) -> 
         return None
     raise StapleguardError(
         f"cannot put {source} over {target} for a test: {what}",
-        "both must be regular files; see mount_namespaces(7)",
+        "both must be regular files, or both directories; see mount_namespaces(7)",
     )
 
 

@@ -80,6 +80,16 @@ def working_directory(pid: int) -> str | None:
     return _link(pid, "cwd")
 
 
+def environment(pid: int) -> dict[str, str]:
+    """Return the environment that a process was started with; empty when that is not ours to know."""
+    try:
+        words = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    pairs = (word.decode("utf-8", "surrogateescape").partition("=") for word in words if b"=" in word)
+    return {name: value for name, _, value in pairs}
+
+
 def shares_root(pid: int) -> bool:
     """Whether a process sees our root directory, so that its paths are ours.
 
@@ -130,6 +140,12 @@ def listeners_among(port: int, candidates: Sequence[int]) -> frozenset[int]:
     wanted = f":{port:04X}"
     sockets = {inode for local, _, state, inode in _sockets() if state == _LISTEN and local.endswith(wanted)}
     return frozenset(pid for pid in candidates if sockets and not sockets.isdisjoint(_held(pid)))
+
+
+def listening(candidates: Sequence[int]) -> tuple[int, ...]:
+    """Tell which of the `candidates` hold any socket that listens for TCP connections."""
+    sockets = {inode for _, _, state, inode in _sockets() if state == _LISTEN}
+    return tuple(pid for pid in candidates if not sockets.isdisjoint(_held(pid)))
 
 
 def named(programs: frozenset[str]) -> tuple[Process, ...]:

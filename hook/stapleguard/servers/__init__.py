@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from stapleguard.servers import nginx
+from stapleguard.servers import apache, haproxy, lighttpd, nginx
+from stapleguard.servers.commanded import Commanded
 from stapleguard.servers.words import (
     ConfigOutcome,
     ConfigTest,
@@ -18,10 +19,12 @@ from stapleguard.servers.words import (
     Server,
     Site,
     Stapling,
+    Update,
 )
 
 __all__ = [
     "SERVERS",
+    "Commanded",
     "ConfigOutcome",
     "ConfigTest",
     "Include",
@@ -29,7 +32,10 @@ __all__ = [
     "Server",
     "Site",
     "Stapling",
+    "Update",
 ]
 
-SERVERS: Final[Mapping[str, Server]] = MappingProxyType({nginx.KIND: nginx})
+_KINDS: Final[tuple[Server, ...]] = (nginx, apache, haproxy, lighttpd)
+
+SERVERS: Final[Mapping[str, Server]] = MappingProxyType({one.KIND: one for one in _KINDS})
 """Every kind of server by its name."""

@@ -6,16 +6,18 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from stapleguard import host
+from stapleguard.finding import Code, Finding, find
 from stapleguard.host import Completed, Process
 from stapleguard.model import StapleguardError
 from stapleguard.servers import nginx_config
 from stapleguard.servers.nginx_log import LOG_FAULTS, log_findings
+from stapleguard.servers.service import unit_of_main
 from stapleguard.servers.words import (
     ConfigOutcome,
     ConfigTest,
@@ -23,28 +25,36 @@ from stapleguard.servers.words import (
     Instance,
     Site,
     Stapling,
+    Update,
 )
 
 __all__ = [
+    "INCLUDE",
     "KIND",
     "LOG_FAULTS",
     "error_log",
+    "faults",
     "instances",
+    "layout",
+    "leaving",
+    "line",
     "log_findings",
     "reload",
     "render",
     "sites",
+    "takes",
     "test",
     "test_candidate",
+    "update",
     "workers",
 ]
 
 KIND: Final = "nginx"
+INCLUDE: Final = nginx_config.INCLUDE_NAME
 
 _MASTER: Final = "nginx: master process "
 _WORKER: Final = "nginx: worker process"
 _VERSION_SECONDS: Final = 10.0
-_SYSTEMCTL_SECONDS: Final = 10.0
 _WITH_VALUE: Final = "pecgs"
 _OPTION: Final = re.compile(r"-[?hvVtTqpecgs]")
 _MESSAGE: Final = re.compile(r"\[(emerg|alert|crit|error|warn)\] (?:\d+#\d+: )?(.*)")
@@ -92,6 +102,22 @@ def sites(instance: Instance, state_dir: str) -> tuple[Site, ...]:
     return nginx_config.sites(instance.config, state_dir)
 
 
+def takes(instance: Instance | None, sites: Sequence[Site], certificates: int) -> frozenset[Stapling]:
+    """Fetch, and take a file for one certificate: nginx would staple the one file for the other, too."""
+    del instance, sites
+    return frozenset({Stapling.FETCH, Stapling.FILE} if certificates == 1 else {Stapling.FETCH})
+
+
+def faults(instance: Instance, sites: Sequence[Site]) -> tuple[Finding, ...]:
+    """Name the blocks whose certificates are computed per connection: nginx never staples those."""
+    text = f"{instance.kind} chooses its certificate by a variable, and staples none that it chooses so"
+    return tuple(
+        find(Code.SERVER_VARIABLE_CERTIFICATE, site.where, f"{site.where}: {text}")
+        for site in sites
+        if site.variable
+    )
+
+
 def test(instance: Instance, timeout: float) -> ConfigTest:
     """Run `nginx -t`: key and certificate are compared, a staple file only decoded.
 
@@ -116,6 +142,12 @@ def test_candidate(
     return None if done is None else _judge(done)
 
 
+def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:
+    """Nothing: nginx takes certificates by a reload only."""
+    del instance, sites, live, timeout
+    return Update.RELOAD
+
+
 def reload(instance: Instance, timeout: float) -> Completed:
     """Reload through systemd where nginx is a service's main process, by `nginx -s reload` elsewhere.
 
@@ -123,7 +155,7 @@ def reload(instance: Instance, timeout: float) -> Completed:
     configuration holds, and then the old workers stay. Where it obeys, the old certificate is served
     for about 100 ms more. Only the wire proves a reload.
     """
-    unit = None if instance.master is None else _unit(instance.master)
+    unit = None if instance.master is None else unit_of_main(instance.master)
     if unit is not None:
         return host.run(["systemctl", "reload", unit], timeout)
     return host.run([instance.binary, *instance.arguments, "-s", "reload"], timeout)
@@ -139,6 +171,10 @@ def workers(instance: Instance) -> tuple[int, ...]:
     return tuple(child.pid for child in host.children(instance.master) if child.command == _WORKER)
 
 
+leaving = workers
+"""A reload replaces all of them."""
+
+
 def error_log(instance: Instance) -> str | None:
     """Path of the log that stapling is written to, None when it is not a file.
 
@@ -150,6 +186,17 @@ def error_log(instance: Instance) -> str | None:
     if given == "stderr" or given.startswith(("syslog:", "memory:")):
         return None
     return str(Path("/", build.prefix, options.get("p", ""), given))
+
+
+def line(live: str) -> str:
+    """Return the line that a server block needs."""
+    return f"include {live}/{INCLUDE};"
+
+
+def layout(include: Include, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Write the include; everything else that it names is in every generation."""
+    del files
+    return {INCLUDE: render(include).encode()}
 
 
 def render(include: Include) -> str:
@@ -233,15 +280,6 @@ def _judge(done: Completed) -> ConfigTest:
     else:
         outcome = ConfigOutcome.UNTESTED
     return ConfigTest(outcome, refusals, warnings, text)
-
-
-def _unit(master: int) -> str | None:
-    """Name the systemd service whose main process the master is."""
-    unit = host.unit_of(master)
-    if unit is None:
-        return None
-    asked = host.run(["systemctl", "show", "--property=MainPID", "--value", unit], _SYSTEMCTL_SECONDS)
-    return unit if asked.stdout.strip() == str(master) else None
 
 
 def _masters() -> list[Instance]:

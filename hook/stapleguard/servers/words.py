@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -38,7 +38,8 @@ class Site:
     connection is left out and makes `variable` true. `stapling`, `staple_file`, `trusted` and
     `resolvers` are what is in force, inherited or not. `where` is FILE:LINE of the block. `guards` are
     the lineages whose published include the block names, also while that file is missing.
-    `verifies_clients`: its `trusted` anchors are anchors for client certificates, too.
+    `verifies_clients`: its `trusted` anchors are anchors for client certificates, too. `included` is the
+    file of the generation that a guarded block names, where there are several to choose from.
     """
 
     names: tuple[str, ...]
@@ -52,6 +53,7 @@ class Site:
     where: str
     guards: tuple[str, ...]
     verifies_clients: bool
+    included: str = ""
 
 
 class ConfigOutcome(Enum):
@@ -83,14 +85,24 @@ class Stapling(Enum):
     """The answer lies in the generation, and the server asks nobody."""
 
 
+class Update(Enum):
+    """How handing a generation over to a running server ended."""
+
+    DONE = "done"
+    """It serves what lies on the disk now."""
+    RELOAD = "reload"
+    """It has to be reloaded; nothing was changed in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Include:
     """What the lines of a generation for one server are made of.
 
-    `directory` is the absolute path of the generation. `suffixes` tell its certificates apart: '' is
-    `fullchain.pem` and `privkey.pem`, '.ecdsa' is `fullchain.ecdsa.pem` and so on. `trusted` is the
-    file of anchors for the signer of an answer, None where the server must not be given any.
-    `resolvers` are the values of one resolver line, `resolver_timeout` is in seconds. `comments` are
+    `directory` is the absolute path of the generation, `live` that of the link which leads to it once it
+    is published. `suffixes` tell its certificates apart: '' is `fullchain.pem` and `privkey.pem`, '.ecdsa'
+    is `fullchain.ecdsa.pem` and so on. `trusted` is the file of anchors for the signer of an answer, None
+    where the server must not be given any. `resolvers` are the values of one resolver line,
+    `resolver_timeout` is in seconds. `comments` are
     single lines that say what this is.
     """
 
@@ -101,6 +113,7 @@ class Include:
     resolvers: tuple[str, ...] = ()
     resolver_timeout: float | None = None
     comments: Sequence[str] = ()
+    live: str = ""
 
 
 class Server(Protocol):
@@ -111,12 +124,27 @@ class Server(Protocol):
         """Its name: the `kind` of its instances."""
         ...
 
+    @property
+    def INCLUDE(self) -> str:  # noqa: N802 - a constant of the module
+        """The file of a generation that its configuration names; '' where it names none."""
+        ...
+
     def instances(self, binary: str | None = None, config: str | None = None) -> tuple[Instance, ...]:
         """Find the installations on this host, running or not."""
         ...
 
     def sites(self, instance: Instance, state_dir: str) -> tuple[Site, ...]:
         """Read its configuration."""
+        ...
+
+    def takes(
+        self, instance: Instance | None, sites: Sequence[Site], certificates: int
+    ) -> frozenset[Stapling]:
+        """Tell where it can take its staples from, for so many certificates at a time; None: any version."""
+        ...
+
+    def faults(self, instance: Instance, sites: Sequence[Site]) -> tuple[Finding, ...]:
+        """Find what its configuration lacks for stapling, where its own test is silent; nothing is run."""
         ...
 
     def test(self, instance: Instance, timeout: float) -> ConfigTest:
@@ -129,6 +157,10 @@ class Server(Protocol):
         """Have it test its configuration as it would be; None where that is not possible."""
         ...
 
+    def update(self, instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:
+        """Hand the generation at `live` over to the running server without a reload, where it can."""
+        ...
+
     def reload(self, instance: Instance, timeout: float) -> Completed:
         """Ask it to load its configuration and certificates anew."""
         ...
@@ -137,8 +169,16 @@ class Server(Protocol):
         """List the processes that accept connections now."""
         ...
 
-    def render(self, include: Include) -> str:
-        """Write the lines that it includes."""
+    def leaving(self, instance: Instance) -> tuple[int, ...]:
+        """List those of them that a reload replaces; none where they load the new certificate themselves."""
+        ...
+
+    def line(self, live: str) -> str:
+        """Return the one line that a person puts into its configuration, for the generation at `live`."""
+        ...
+
+    def layout(self, include: Include, files: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Write the files that are this server's own, beside those that a generation has anyway."""
         ...
 
     def log_findings(self, text: str) -> tuple[Finding, ...]:

@@ -1,0 +1,163 @@
+"""HAProxy configuration files: where certificates are bound, and where its control socket is.
+
+Sections and keywords are read as HAProxy's own tokeniser reads a line: words, quotes, backslashes, and
+comments. Conditional blocks (`.if`) are read as if they held; names of crt-list entries are not needed.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from os.path import realpath
+from pathlib import Path
+from typing import Final
+
+from stapleguard.model import StapleguardError
+from stapleguard.servers.words import Site
+
+LIST_NAME: Final = "haproxy.crtlist"
+
+_SECTIONS: Final = frozenset(
+    {
+        "global", "defaults", "frontend", "backend", "listen", "userlist", "peers", "mailers", "resolvers",
+        "cache", "program", "http-errors", "ring", "log-forward", "fcgi-app", "crt-store", "traces", "acme",
+    }
+)  # fmt: skip
+_BOUND: Final = frozenset({"frontend", "listen"})
+_FIRST_UPDATING: Final = (2, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    section: str
+    words: tuple[str, ...]
+    where: str
+
+
+def sites(configs: Sequence[str], state_dir: str) -> tuple[Site, ...]:
+    """Read every `bind` line with `ssl` that names certificates."""
+    lines = tuple(_lines(configs))
+    base = next((one.words[1] for one in lines if one.words[0] == "crt-base" and len(one.words) > 1), "")
+    found = (_site(one, base, state_dir) for one in lines if one.section in _BOUND and one.words[0] == "bind")
+    return tuple(site for site in found if site is not None)
+
+
+def admin_sockets(configs: Sequence[str]) -> tuple[str, ...]:
+    """List the paths of the `stats socket` lines of level admin."""
+    found: list[str] = []
+    for one in _lines(configs):
+        if one.section == "global" and one.words[:2] == ("stats", "socket") and len(one.words) > 2:
+            options = one.words[3:]
+            level = options[options.index("level") + 1 :][:1] if "level" in options else ()
+            path = one.words[2].removeprefix("unix@")
+            if level == ("admin",) and path.startswith("/"):
+                found.append(path)
+    return tuple(found)
+
+
+def may_update(version: str) -> bool:
+    """Whether it asks responders by itself (`ocsp-update`)."""
+    parts = version.split(".")
+    return all(part.isdigit() for part in parts[:2]) and tuple(map(int, parts[:2])) >= _FIRST_UPDATING
+
+
+def _lines(configs: Sequence[str]) -> Iterator[_Line]:
+    for config in configs:
+        for path in _files(config):
+            section = ""
+            for number, text in enumerate(_read(path).splitlines(), 1):
+                words = _words(text)
+                if not words:
+                    continue
+                if words[0] in _SECTIONS:
+                    section = words[0]
+                else:
+                    yield _Line(section, words, f"{path}:{number}")
+
+
+def _files(config: str) -> list[Path]:
+    path = Path(config)
+    return sorted(path.glob("*.cfg")) if path.is_dir() else [path]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except PermissionError:
+        raise StapleguardError(f"cannot read {path}: permission denied", "run this as root") from None
+    except OSError:
+        return ""
+
+
+def _words(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text, comments=True))
+    except ValueError:  # a quote that is not closed: HAProxy refuses the file anyway
+        return tuple(text.split())
+
+
+def _site(line: _Line, base: str, state_dir: str) -> Site | None:
+    words = line.words
+    if "ssl" not in words[2:]:
+        return None
+    certificates: list[str] = []
+    guards: list[str] = []
+    included = ""
+    live = realpath(f"{state_dir}/live")
+    for option, value in pairwise(words):
+        if option not in ("crt", "crt-list"):
+            continue
+        path = Path(base, value) if option == "crt" else Path(value)
+        ours = realpath(path.parent.parent) == live
+        if ours and option == "crt-list" and path.name == LIST_NAME:
+            guards.append(path.parent.name)
+            included = LIST_NAME
+        elif ours and option == "crt" and path.name.startswith("bundle"):
+            guards.append(path.parent.name)
+            included = included or path.name
+        certificates += _certificates(path, option, base)
+    listens = () if "accept-proxy" in words else tuple(_listens(words[1]))
+    return Site(
+        names=(),
+        listens=listens,
+        certificates=tuple(certificates),
+        variable=False,
+        stapling=True,
+        staple_file=None,
+        trusted=None,
+        resolvers=(),
+        where=line.where,
+        guards=tuple(dict.fromkeys(guards)),
+        verifies_clients="ca-file" in words,
+        included=included,
+    )
+
+
+def _certificates(path: Path, option: str, base: str) -> list[str]:
+    if option == "crt":
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        return [str(one) for one in inside if one.suffix not in {".ocsp", ".issuer", ".key", ".sctl"}]
+    entries = (_words(text) for text in _read(path).splitlines())
+    return [str(Path(base, words[0])) for words in entries if words]
+
+
+def _listens(addresses: str) -> Iterator[tuple[str, int]]:
+    for text in addresses.split(","):
+        family, _, rest = text.rpartition("@")
+        if family not in ("", "ipv4", "ipv6") or rest.startswith("/"):
+            continue
+        host, _, ports = rest.rpartition(":")
+        first, _, last = ports.partition("-")
+        if not first.isdigit():
+            continue
+        match host.strip("[]"):
+            case "" | "*" | "0.0.0.0":  # noqa: S104 - read, not bound
+                host = "127.0.0.1"
+            case "::":
+                host = "::1"
+            case plain:
+                host = plain
+        for port in range(int(first), int(last if last.isdigit() else first) + 1):
+            yield host, port

@@ -1,0 +1,232 @@
+"""lighttpd: a staple file is all it can; its graceful restart reads keys as the user that it has become.
+
+One process serves (or a parent with `server.max-worker` children). SIGUSR1 makes it read everything anew in
+the same process: where it has given up root and the key is root's alone, that ends it. Then systemd has to
+start it again, or nobody does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from stapleguard import host
+from stapleguard.finding import Code, Finding
+from stapleguard.host import Completed, Process
+from stapleguard.model import StapleguardError
+from stapleguard.servers import lighttpd_config
+from stapleguard.servers.log import Fault, read_log
+from stapleguard.servers.service import is_ours, unit_of_main
+from stapleguard.servers.words import (
+    ConfigOutcome,
+    ConfigTest,
+    Include,
+    Instance,
+    Site,
+    Stapling,
+    Update,
+)
+
+KIND: Final = "lighttpd"
+INCLUDE: Final = lighttpd_config.INCLUDE_NAME
+
+_PROGRAMS: Final = frozenset({"lighttpd"})
+_DEFAULT_CONFIG: Final = "/etc/lighttpd/lighttpd.conf"
+_SECONDS: Final = 10.0
+_NOT_IN_PATHS: Final = re.compile(r"[\x00-\x1f\x7f\"\\$]")
+
+FAULTS: Final[tuple[Fault, ...]] = (
+    Fault(r"marked OCSP Must-Staple, but ssl.stapling-file not provided", Code.SERVER_STAPLING_DISABLED),
+    Fault(r"(?:OCSP|stapling).*(?:fail|error|invalid|expired)", Code.SERVER_STAPLE_FILE_BAD),
+    Fault(r"SSL: Private key does not match", Code.MATERIAL_KEY_MISMATCH),
+    Fault(r"SSL: couldn't read .*certificate|couldn't read private key", Code.MATERIAL_UNREADABLE),
+    Fault(r"parser failed|include file not found|configfile.c", Code.SERVER_CONFIG_INVALID),
+)
+
+
+def instances(binary: str | None = None, config: str | None = None) -> tuple[Instance, ...]:
+    """Find lighttpd on this host: what runs, otherwise what is installed; see `nginx.instances`."""
+    running = [one for one in map(_running, _heads()) if one is not None]
+    if config is not None:
+        running = [one for one in running if os.path.realpath(one.config) == os.path.realpath(config)]
+    elif binary is not None:
+        running = [one for one in running if os.path.realpath(one.binary) == os.path.realpath(binary)]
+    if running:
+        return tuple(running)
+    installed = shutil.which(binary or "lighttpd", path=host.PATH)
+    named = config or _DEFAULT_CONFIG
+    if installed is None or (config is None and not Path(named).exists()):
+        return ()
+    return (Instance(KIND, installed, named, ("-f", named), _version(installed), None),)
+
+
+def sites(instance: Instance, state_dir: str) -> tuple[Site, ...]:
+    """Read the blocks that present certificates; see `lighttpd_config.sites`."""
+    return lighttpd_config.sites(instance.config, state_dir)
+
+
+def takes(instance: Instance | None, sites: Sequence[Site], certificates: int) -> frozenset[Stapling]:
+    """Take a file, for the one certificate that a host can have."""
+    del instance, sites
+    return frozenset({Stapling.FILE} if certificates == 1 else ())
+
+
+def faults(instance: Instance, sites: Sequence[Site]) -> tuple[Finding, ...]:
+    """Nothing: there is no more to it than a file."""
+    del instance, sites
+    return ()
+
+
+def test(instance: Instance, timeout: float) -> ConfigTest:
+    """Run `lighttpd -tt`: key and certificate are compared, a staple file is not looked at."""
+    return _judge(host.run([instance.binary, "-tt", *instance.arguments], timeout))
+
+
+def test_candidate(
+    instance: Instance, candidate_include: str, live_include: str, timeout: float
+) -> ConfigTest | None:
+    """Run `lighttpd -tt` with the candidate's include in the place of the published one."""
+    if not Path(live_include).is_file():
+        return None
+    argv = [instance.binary, "-tt", *instance.arguments]
+    done = host.with_bind(candidate_include, live_include, argv, timeout)
+    return None if done is None else _judge(done)
+
+
+def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:
+    """Nothing: the include names another generation, which only a reload reads."""
+    del instance, sites, live, timeout
+    return Update.RELOAD
+
+
+_CANNOT_READ: Final = (
+    "lighttpd has given up root and would end at a graceful restart, because it may not read the key again; "
+    "let systemd run it, or restart it by hand"
+)
+
+
+def reload(instance: Instance, timeout: float) -> Completed:
+    """Restart gracefully by SIGUSR1 where its user can read the key; else let systemd start it again.
+
+    The graceful way keeps its sockets and loses nobody; a start refuses connections for some
+    milliseconds, unless systemd holds the socket (server.systemd-socket-activation).
+    """
+    if instance.master is None:
+        return Completed(("lighttpd",), 1, "", "lighttpd is not running", 0.0)
+    if _reads_keys(instance.master):
+        return host.signalled(instance.master, signal.SIGUSR1)
+    unit = unit_of_main(instance.master)
+    if unit is not None:
+        return host.run(["systemctl", "restart", unit], timeout)
+    return Completed(("lighttpd",), 1, "", _CANNOT_READ, 0.0)
+
+
+def _reads_keys(pid: int) -> bool:
+    seen = host.process(pid)
+    return seen is not None and seen.uid in {0, os.geteuid()}
+
+
+def workers(instance: Instance) -> tuple[int, ...]:
+    """List the processes that accept."""
+    if instance.master is None:
+        return ()
+    children = [one.pid for one in host.children(instance.master) if _is_lighttpd(one)]
+    return tuple(children) or (instance.master,)
+
+
+def leaving(instance: Instance) -> tuple[int, ...]:
+    """List the children; a process without any goes on itself."""
+    return tuple(pid for pid in workers(instance) if pid != instance.master)
+
+
+def error_log(instance: Instance) -> str | None:
+    """Path of server.errorlog, None when that is not a file."""
+    return lighttpd_config.error_log(instance.config)
+
+
+def line(live: str) -> str:
+    """Return the line that a socket or host needs."""
+    return f'include "{live}/{INCLUDE}"'
+
+
+def layout(include: Include, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Write the include; everything else that it names is in every generation."""
+    del files
+    return {INCLUDE: render(include).encode()}
+
+
+def render(include: Include) -> str:
+    """Write the lines that a socket or host includes; raises StapleguardError for what it cannot be told."""
+    if len(include.suffixes) != 1:
+        raise StapleguardError(
+            "lighttpd presents one certificate for a host",
+            "give the lineage one source, or put another server in front",
+        )
+    return "".join(f"{text}\n" for text in _rendered(include))
+
+
+def _rendered(include: Include) -> Iterator[str]:
+    if not include.directory.startswith("/") or _NOT_IN_PATHS.search(include.directory):
+        raise StapleguardError(
+            f"lighttpd cannot be told this path: {include.directory!r}",
+            "use an absolute path without quotes, dollar signs, backslashes and control characters",
+        )
+    for comment in include.comments:
+        if not comment.isprintable():
+            raise StapleguardError(f"a comment of one line is wanted: {comment!r}")
+        yield f"# {comment}"
+    yield f'ssl.pemfile = "{include.directory}/fullchain.pem"'
+    yield f'ssl.privkey = "{include.directory}/privkey.pem"'
+    if include.stapling is Stapling.FILE:
+        yield f'ssl.stapling-file = "{include.directory}/ocsp.der"'
+
+
+def log_findings(text: str) -> tuple[Finding, ...]:
+    """Read what `lighttpd -tt` and its error log say of staples; of a bad file it says next to nothing."""
+    return read_log(KIND, FAULTS, text)
+
+
+def _judge(done: Completed) -> ConfigTest:
+    text = f"{done.stdout}{done.stderr}"
+    said = tuple(one for one in text.splitlines() if "(" in one and "server.c" not in one)
+    if done.status == 0:
+        return ConfigTest(ConfigOutcome.ACCEPTED, (), said, text)
+    denied = "ermission denied" in text
+    outcome = ConfigOutcome.UNTESTED if denied or done.status in (-1, 126, 127) else ConfigOutcome.REFUSED
+    return ConfigTest(outcome, said[:1] or (text.strip() or "no reason given",), (), text)
+
+
+def _heads() -> list[Process]:
+    found = host.named(_PROGRAMS)
+    family = {one.pid for one in found}
+    return [one for one in found if one.parent not in family and one.argv and host.shares_root(one.pid)]
+
+
+def _running(head: Process) -> Instance | None:
+    directory = host.working_directory(head.pid) or "/"
+    options = dict(zip(head.argv[1:], head.argv[2:], strict=False))
+    binary = head.executable or shutil.which("lighttpd", path=host.PATH)
+    if binary is None or "-f" not in options:
+        return None
+    config = str(Path(directory, options["-f"]))
+    # It gives up root, so its user says little of who started it; its files say whether we act on them.
+    if not (is_ours(binary) and is_ours(config)):
+        return None
+    arguments = ["-f", config]
+    if "-m" in options:
+        arguments += ["-m", str(Path(directory, options["-m"]))]
+    return Instance(KIND, binary, config, tuple(arguments), _version(binary), head.pid)
+
+
+def _version(binary: str) -> str:
+    found = re.search(r"lighttpd/(\d+\.\d+\.\d+)", host.run([binary, "-v"], _SECONDS).stdout)
+    return found[1] if found else ""
+
+
+def _is_lighttpd(one: Process) -> bool:
+    return bool(one.argv) and "lighttpd" in (one.executable or one.argv[0]).rpartition("/")[2]

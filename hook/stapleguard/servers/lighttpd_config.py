@@ -1,0 +1,216 @@
+"""lighttpd configuration files: which sockets and hosts present certificates, and from where.
+
+Read as lighttpd merges them: a condition within a condition, the innermost value wins. Strings are joined
+with `+`, variables are `var.NAME` and `env.NAME`; what a command would print (include_shell) is not read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from os.path import realpath
+from pathlib import Path
+from typing import Final
+
+from stapleguard.model import StapleguardError
+from stapleguard.servers.words import Site
+
+INCLUDE_NAME: Final = "lighttpd.conf"
+
+_DEPTH: Final = 16
+_TOKEN: Final = re.compile(
+    r"""
+    (?P<blank>\s+|\#[^\n]*)
+    |(?P<text>"(?:[^"\\]|\\.)*")
+    |(?P<condition>\$[A-Z]+\["[^"]+"\])
+    |(?P<word>[A-Za-z0-9_.\-/:]+)
+    |(?P<sign>=>|\+=|:=|==|!=|=~|!~|=\^|=\$|[{}(),=+])
+    |(?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@dataclass
+class _Block:
+    """The directives of one condition; `include` has what it includes from a generation of ours."""
+
+    where: str
+    kind: str = ""
+    value: str = ""
+    parent: _Block | None = None
+    values: dict[str, str] = field(default_factory=dict)
+    guards: list[str] = field(default_factory=list)
+
+    def get(self, name: str) -> str:
+        """Return the value in force."""
+        block: _Block | None = self
+        while block is not None:
+            if name in block.values:
+                return block.values[name]
+            block = block.parent
+        return ""
+
+    def is_in(self, kind: str) -> _Block | None:
+        """Return the innermost condition of a kind that this one is in."""
+        block: _Block | None = self
+        while block is not None and block.kind != kind:
+            block = block.parent
+        return block
+
+
+class _Reader:
+    def __init__(self, config: str, state_dir: str) -> None:
+        self.config = config
+        self.live = realpath(f"{state_dir}/live")
+        self.root = _Block(config)
+        self.blocks = [self.root]
+        self.variables: dict[str, str] = {}
+
+    def read(self, path: Path, block: _Block, depth: int = 0) -> None:
+        """Read a file into a block; a missing one is passed over, as ours is before the first deploy."""
+        try:
+            text = path.read_text("utf-8", "replace")
+        except PermissionError:
+            raise StapleguardError(f"cannot read {path}: permission denied", "run this as root") from None
+        except OSError:
+            return
+        if depth < _DEPTH:
+            self._statements(list(_tokens(text, str(path))), block, depth)
+
+    def _statements(self, tokens: list[tuple[str, str, str]], block: _Block, depth: int) -> None:
+        while tokens:
+            kind, text, where = tokens.pop(0)
+            if text == "}":
+                if block.parent is not None:
+                    block = block.parent
+            elif kind == "condition":
+                block = self._condition(tokens, text, where, block)
+            elif kind == "word" and text == "include":
+                self._include(self._value(tokens), block, depth)
+            elif kind == "word" and tokens and tokens[0][1] in ("=", "+=", ":="):
+                tokens.pop(0)
+                value = self._value(tokens)
+                if text.startswith("var."):
+                    self.variables[text] = value
+                block.values[text] = value
+
+    def _condition(self, tokens: list[tuple[str, str, str]], text: str, where: str, block: _Block) -> _Block:
+        sign, value = (tokens.pop(0)[1] if tokens else ""), self._value(tokens)
+        inner = _Block(where, text, value if sign == "==" else "", block)
+        self.blocks.append(inner)
+        while tokens and tokens.pop(0)[1] != "{":
+            pass
+        return inner
+
+    def _include(self, value: str, block: _Block, depth: int) -> None:
+        given = Path(self.config).parent / value
+        if given.name == INCLUDE_NAME and realpath(given.parent.parent) == self.live:
+            block.guards.append(given.parent.name)
+        pattern = str(given)
+        matches = sorted(Path("/").glob(pattern.lstrip("/"))) if re.search(r"[*?\[]", pattern) else [given]
+        for path in matches:
+            self.read(path, block, depth + 1)
+
+    def _value(self, tokens: list[tuple[str, str, str]]) -> str:
+        """Read a string; of a list only that it is one."""
+        parts: list[str] = []
+        if tokens and tokens[0][1] == "(":
+            level = 0
+            while tokens:
+                sign = tokens.pop(0)[1]
+                level += {"(": 1, ")": -1}.get(sign, 0)
+                if level == 0:
+                    return ""
+        while tokens:
+            kind, text, _ = tokens[0]
+            if kind == "text":
+                parts.append(re.sub(r"\\(.)", r"\1", text[1:-1]))
+            elif kind == "word":
+                parts.append(_variable(text, self.variables))
+            else:
+                break
+            tokens.pop(0)
+            if not (tokens and tokens[0][1] == "+"):
+                break
+            tokens.pop(0)
+        return "".join(parts)
+
+
+def _variable(word: str, variables: Mapping[str, str]) -> str:
+    if word.startswith("env."):
+        return os.environ.get(word.removeprefix("env."), "")
+    return variables.get(word, word)
+
+
+def _tokens(text: str, path: str) -> Iterator[tuple[str, str, str]]:
+    number = 1
+    for match in _TOKEN.finditer(text):
+        if match.lastgroup not in ("blank", None):
+            yield str(match.lastgroup), match[0], f"{path}:{number}"
+        number += match[0].count("\n")
+
+
+def sites(config: str, state_dir: str) -> tuple[Site, ...]:
+    """Read every block that presents certificates, or includes our lines, on a socket with TLS."""
+    reader = _Reader(config, state_dir)
+    reader.read(Path(config), reader.root)
+    found = (_site(block, reader) for block in reader.blocks)
+    return tuple(site for site in found if site is not None)
+
+
+def error_log(config: str) -> str | None:
+    """Return the value of server.errorlog, None when it is not a file."""
+    reader = _Reader(config, "/nonexistent")
+    reader.read(Path(config), reader.root)
+    return reader.root.values.get("server.errorlog") or None
+
+
+def _site(block: _Block, reader: _Reader) -> Site | None:
+    pem = block.values.get("ssl.pemfile")
+    if not pem and not block.guards:
+        return None
+    host = block.is_in('$HTTP["host"]') or block.is_in('$HTTP["scheme"]')
+    staple = block.get("ssl.stapling-file")
+    return Site(
+        names=(host.value,) if host is not None and host.value else (),
+        listens=tuple(dict.fromkeys(_listens(block, reader))),
+        certificates=(pem,) if pem else (),
+        variable=False,
+        stapling=bool(staple),
+        staple_file=staple or None,
+        trusted=None,
+        resolvers=(),
+        where=block.where,
+        guards=tuple(dict.fromkeys(block.guards)),
+        verifies_clients=block.get("ssl.verifyclient.activate") == "enable",
+    )
+
+
+def _listens(block: _Block, reader: _Reader) -> Iterator[tuple[str, int]]:
+    """Yield the sockets with TLS that a block is for: its own, or all that turn it on."""
+    socket = block.is_in('$SERVER["socket"]')
+    sockets = [socket] if socket else [one for one in reader.blocks if one.kind == '$SERVER["socket"]']
+    for one in sockets:
+        if one.get("ssl.engine") == "enable":
+            yield from _place(one.value, reader.root)
+    if socket is None and reader.root.values.get("ssl.engine") == "enable":
+        port = reader.root.values.get("server.port", "80")
+        yield from _place(f"{reader.root.values.get('server.bind', '')}:{port}", reader.root)
+
+
+def _place(text: str, root: _Block) -> Iterator[tuple[str, int]]:
+    host, _, port = text.rpartition(":")
+    if not port.isdigit():
+        host, port = text, root.values.get("server.port", "443")
+    if text.startswith("/") or not port.isdigit():
+        return
+    match host.strip("[]"):
+        case "" | "*" | "0.0.0.0":  # noqa: S104 - read, not bound
+            yield "127.0.0.1", int(port)
+        case "::":
+            yield "::1", int(port)
+        case plain:
+            yield plain, int(port)
