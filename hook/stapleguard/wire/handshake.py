@@ -404,6 +404,7 @@ class _Loop:
         """Ask once who owns the other ends of the connections that are held, and let them go."""
         assert self.owners is not None  # noqa: S101 - narrows the type
         pairs: list[SocketPair] = []
+        self.held.sort(key=lambda one: one.index)
         for one in self.held:
             assert one.socket is not None  # noqa: S101 - narrows the type
             here, there = one.socket.getsockname(), one.socket.getpeername()
