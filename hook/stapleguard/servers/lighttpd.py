@@ -1,6 +1,6 @@
 """lighttpd: a staple file is all it can; its graceful restart reads keys as the user that it has become.
 
-One process serves (or a parent with `server.max-worker` children). SIGUSR1 makes it read everything anew in
+SIGUSR1 makes it read everything anew in
 the same process: where it has given up root and the key is root's alone, that ends it. Then systemd has to
 start it again, or nobody does.
 """
@@ -132,16 +132,16 @@ def _reads_keys(pid: int) -> bool:
 
 
 def workers(instance: Instance) -> tuple[int, ...]:
-    """List the processes that accept."""
-    if instance.master is None:
-        return ()
-    children = [one.pid for one in host.children(instance.master) if _is_lighttpd(one)]
-    return tuple(children) or (instance.master,)
+    """Nobody, so that no line is held open to it: a graceful restart waits until the last one has ended.
+
+    It has one process as a rule; a parent with `server.max-worker` children is proved by many handshakes.
+    """
+    del instance
+    return ()
 
 
-def leaving(instance: Instance) -> tuple[int, ...]:
-    """List the children; a process without any goes on itself."""
-    return tuple(pid for pid in workers(instance) if pid != instance.master)
+leaving = workers
+"""It goes on in the same process."""
 
 
 def error_log(instance: Instance) -> str | None:
@@ -226,7 +226,3 @@ def _running(head: Process) -> Instance | None:
 def _version(binary: str) -> str:
     found = re.search(r"lighttpd/(\d+\.\d+\.\d+)", host.run([binary, "-v"], _SECONDS).stdout)
     return found[1] if found else ""
-
-
-def _is_lighttpd(one: Process) -> bool:
-    return bool(one.argv) and "lighttpd" in (one.executable or one.argv[0]).rpartition("/")[2]
