@@ -11,6 +11,7 @@ from stapleguard import diagnosis
 from stapleguard.config import MissingStaple
 from stapleguard.diagnosis import BREAKING, MISSING, Need, Result, Served, Undo
 from stapleguard.engine import intake
+from stapleguard.engine.bystanders import bystanders
 from stapleguard.engine.evidence import gather
 from stapleguard.engine.proof import Proof, prove
 from stapleguard.engine.run import Run, choices
@@ -234,7 +235,7 @@ def prove_new(run: Run) -> Event:
         text = f"{run.found.kinds} was reloaded but goes on serving another certificate"
         found.append(find(Code.SERVER_RELOAD_NOT_TAKEN, str(run.target.endpoints[0]), text))
     if any(one.code in MISSING | BREAKING for one in found):
-        found += gather(world, run.found, run.certificates)
+        found += [*gather(world, run.found, run.certificates), *bystanders(run.proof.strands)]
     run.findings = list(diagnosis.unique((*run.findings, *found)))
     run.verdict = diagnosis.verdict_of(run.findings, run.proof.strands)
     wanted = BREAKING | MISSING if _missing_means_back(run) else BREAKING

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from stapleguard.diagnosis import BREAKING, MISSING, Result
 from stapleguard.engine import intake
+from stapleguard.engine.bystanders import bystanders
 from stapleguard.engine.evidence import gather
 from stapleguard.engine.look import hurried, result_of
 from stapleguard.engine.previous import revive
@@ -39,5 +40,5 @@ def check_lineage(world: World, name: str, sources: Sequence[str], timeout: floa
     proof = prove(hurried(world), target, timeout)
     more: list[Finding] = []
     if any(one.code in MISSING | BREAKING for one in proof.findings):
-        more = gather(world, found, certificates)
+        more = [*gather(world, found, certificates), *bystanders(proof.strands)]
     return replace(result_of(world, proof, more), extra={"lineage": name, "mode": found.mode.value})

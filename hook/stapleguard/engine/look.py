@@ -10,6 +10,7 @@ from typing import Final, assert_never
 
 from stapleguard import diagnosis
 from stapleguard.diagnosis import Decision, Need, Result, Strand, differences, strand_findings
+from stapleguard.engine.bystanders import bystanders
 from stapleguard.engine.fleet import bug
 from stapleguard.engine.prober import KEY_TYPES, Target
 from stapleguard.engine.proof import Proof, prove
@@ -54,7 +55,7 @@ def check_place(world: World, place: Place, timeout: float) -> Result:
     target = Target(tuple(map(place.at, found)), workers=lambda _: workers())
     kinds = place.key_types or KEY_TYPES
     proof = prove(world, target, timeout, prepare=lambda prober: prober.split_by_key_type(kinds))
-    return result_of(world, proof, ())
+    return result_of(world, proof, bystanders(proof.strands))
 
 
 def check_quickly(
