@@ -52,7 +52,10 @@ def test_a_renewal_is_proved_and_rolled_back(on: Guarded) -> None:
     endpoint = ended.json["endpoints"][0]
     assert endpoint["leaf_sha256"] == digest(new)
     assert endpoint["staple"]["status"] == "good"
-    assert endpoint["workers"]["seen"] == endpoint["workers"]["total"]
+    # lighttpd is one process, and names none: it is only counted how many good ones came in a row.
+    workers, exact = endpoint["workers"], on.server.recipe.kind != "lighttpd"
+    assert workers["method"] == ("exact" if exact else "statistical")
+    assert workers["seen"] == workers["total"] if exact else workers["confidence"] >= 0.99
     back = on.site.run("rollback", NAME, "--json")
     assert (back.status, back.json["verdict"]) == (5, "rolled-back"), back.out + back.err
     assert back.json["endpoints"][0]["leaf_sha256"] == digest(old)
