@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import multiprocessing
 import os
 import select
 import signal
@@ -134,6 +135,22 @@ class TestWithBind:
 
 
 class TestProcesses:
+    def test_a_fork_is_told_from_a_program_that_was_started(self) -> None:
+        waits = multiprocessing.get_context("fork").Event()
+        forked = multiprocessing.get_context("fork").Process(target=waits.wait, args=(30,))
+        forked.start()
+        try:
+            with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as started:
+                assert forked.pid is not None
+                assert host.is_fork(forked.pid, os.getpid())
+                assert not host.is_fork(started.pid, os.getpid())
+                assert started.stdin is not None
+                started.stdin.close()
+        finally:
+            waits.set()
+            forked.join()
+        assert host.is_fork(forked.pid, os.getpid())  # gone: nobody's master
+
     def test_sees_itself_and_its_child(self) -> None:
         pipe = subprocess.PIPE
         with subprocess.Popen(

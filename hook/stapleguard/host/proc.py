@@ -19,6 +19,7 @@ from typing import Final
 _PROC: Final = Path("/proc")
 _SYSTEMD: Final = Path("/run/systemd/system")
 _LISTEN: Final = "0A"
+_STARTSTACK: Final = 25  # counted from the state, which follows the name
 _NOT_ACCEPTED: Final = "0"
 _DELETED: Final = " (deleted)"
 
@@ -73,6 +74,25 @@ def children(pid: int) -> tuple[Process, ...]:
             if int(stat[1]) == pid and (child := process(candidate)) is not None:
                 found.append(child)
     return tuple(found)
+
+
+def is_fork(pid: int, parent: int) -> bool:
+    """Tell whether a process still runs the program image of its parent: forked, and nothing executed since.
+
+    A program that is executed gets a stack at a random place, a fork has its parent's. Where that is not
+    ours to know it counts as a fork, and so does a process that is gone.
+    """
+    mine, theirs = _stack(pid), _stack(parent)
+    return mine == theirs or mine == 0 or theirs == 0
+
+
+def _stack(pid: int) -> int:
+    """Read startstack, 0 where it is hidden or the process is gone (proc(5), the 28th field of stat)."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_bytes()
+        return int(text.rpartition(b")")[2].split()[_STARTSTACK])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def working_directory(pid: int) -> str | None:

@@ -284,7 +284,10 @@ def _judge(done: Completed) -> ConfigTest:
 
 def _masters() -> list[Instance]:
     trusted = {0, os.geteuid()}
-    found = [one for one in host.processes() if one.command.startswith(_MASTER) and one.uid in trusted]
+    titled = [one for one in host.processes() if one.command.startswith(_MASTER) and one.uid in trusted]
+    # For an instant a worker bears the title of the master that it was forked from.
+    known = {one.pid for one in titled}
+    found = [one for one in titled if one.parent not in known or not host.is_fork(one.pid, one.parent)]
     # During an upgrade on the fly the old master is the parent of the new one, which is the heir.
     replaced = {one.parent for one in found}
     return [_running(one) for one in found if one.pid not in replaced and host.shares_root(one.pid)]
