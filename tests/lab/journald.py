@@ -17,7 +17,8 @@ from lab.tools import JOURNALD
 
 # /dev/kmsg is covered: it would tell the kernel's log of the machine that it starts and ends.
 _START = """
-mkdir -p /run/systemd && mount -t tmpfs tmpfs /run/systemd && mkdir /run/systemd/journal /run/systemd/journald.conf.d &&
+mkdir -p /run/systemd &&
+mount -t tmpfs tmpfs /run/systemd && mkdir /run/systemd/journal /run/systemd/journald.conf.d &&
 mkdir -p /run/log && mount -t tmpfs tmpfs /run/log && mkdir /run/log/journal &&
 mount --bind /dev/null /dev/kmsg && mount --bind "$1/machine-id" /etc/machine-id &&
 cp "$1/journald.conf" /run/systemd/journald.conf.d/lab.conf && exec "$2"
