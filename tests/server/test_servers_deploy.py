@@ -28,6 +28,12 @@ def on(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guarded]:
         yield made
 
 
+@pytest.fixture(params=[APACHE, HAPROXY, LIGHTTPD], ids=["apache", "haproxy", "lighttpd"])
+def each(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guarded]:
+    with guarded(request.param, tmp_path) as made:
+        yield made
+
+
 @pytest.fixture
 def on_haproxy(tmp_path: Path) -> Iterator[Guarded]:
     with guarded(HAPROXY, tmp_path) as made:
@@ -61,7 +67,8 @@ def test_a_renewal_is_proved_and_rolled_back(on: Guarded) -> None:
     assert back.json["endpoints"][0]["leaf_sha256"] == digest(old)
 
 
-def test_a_stopped_server_keeps_the_old_generation(on: Guarded) -> None:
+def test_a_stopped_server_keeps_the_old_generation(each: Guarded) -> None:
+    on = each
     on.open()
     before = on.live.readlink()
     on.server.stop()
@@ -70,7 +77,8 @@ def test_a_stopped_server_keeps_the_old_generation(on: Guarded) -> None:
     assert (ended.status, ended.json["cause"], on.live.readlink()) == (7, "server.not-running", before)
 
 
-def test_a_configuration_that_was_broken_before_is_refused(on: Guarded) -> None:
+def test_a_configuration_that_was_broken_before_is_refused(each: Guarded) -> None:
+    on = each
     on.open()
     before = on.live.readlink()
     on.server.config.write_text(on.server.config.read_text() + "\n}nonsense on\n")
@@ -160,7 +168,8 @@ def test_without_its_file_it_is_told_why_there_is_no_staple(fileonly: Guarded) -
     assert not (on.live / "ocsp.der").exists()
 
 
-def test_a_must_staple_certificate_without_an_answer_is_held(on: Guarded) -> None:
+def test_a_must_staple_certificate_without_an_answer_is_held(each: Guarded) -> None:
+    on = each
     old = on.open()
     on.configure("", "[responder]\nwait = 0.5\npatience = 0\n")
     new = on.site.renew(must_staple=True)

@@ -20,6 +20,7 @@ from stapleguard.servers.words import Site
 INCLUDE_NAME: Final = "apache.conf"
 
 _DEPTH: Final = 32
+_HTTPS: Final = 443
 _VARIABLE: Final = re.compile(r"\$\{([^}]+)\}")
 _WILD: Final = re.compile(r"[*?\[]")
 _OPEN: Final = re.compile(r"<(\w+)\s*(.*?)>?\s*$")
@@ -212,11 +213,15 @@ def _hostname(word: str) -> str:
 
 def _listens(scope: Scope, config: Config) -> Iterator[tuple[str, int]]:
     """Yield where a client of this host can connect: an address of `*` is one that Listen has."""
-    opened = [_split(words[0]) for words in config.main.all("listen") if words]
+    given = [words for words in config.main.all("listen") if words]
+    opened = [_split(words[0]) for words in given]
+    # Without a port of its own a host is on every one, but TLS is spoken on some only.
+    secure = {_split(words[0])[1] for words in given if words[1:] == ("https",)} | {_HTTPS}
+    spoken = [one for one in opened if one[1] in secure] or opened
     for text in scope.addresses or ("*",):
         host, port = _split(text) if ":" in text else (text, None)
         anywhere = host in ("*", "_default_", "")
-        for bound, number in opened:
+        for bound, number in opened if port else spoken:
             if number is None or port not in (None, number, 0):
                 continue
             if anywhere:

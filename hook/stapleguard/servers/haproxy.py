@@ -140,13 +140,15 @@ def _replace(socket: str, bundle: Path, timeout: float) -> bool:
         steps.append((f"set ssl cert {staple}", base64.b64encode(staple.read_bytes())))
     # One that a crash of ours left open would keep its other parts.
     host.control(socket, f"abort ssl cert {name}\n".encode(), timeout)
+    wanted = "Transaction created for certificate"  # by us, and not somebody else's
     for command, payload in steps:
         # The payload ends at the first blank line; one more would be read as a command.
         lines = b"\n".join(line for line in payload.splitlines() if line.strip())
         said = host.control(socket, command.encode() + b" <<\n" + lines + b"\n\n", timeout) or ""
-        if not re.match(r"Transaction (?:created|updated) for certificate", said):
+        if not said.startswith(wanted):
             host.control(socket, f"abort ssl cert {name}\n".encode(), timeout)
             return False
+        wanted = "Transaction updated for certificate"
     said = host.control(socket, f"commit ssl cert {name}\n".encode(), timeout) or ""
     if said.rstrip().endswith("Success!"):
         return True

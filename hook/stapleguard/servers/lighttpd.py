@@ -42,8 +42,9 @@ _NOT_IN_PATHS: Final = re.compile(r"[\x00-\x1f\x7f\"\\$]")
 
 FAULTS: Final[tuple[Fault, ...]] = (
     Fault(r"marked OCSP Must-Staple, but ssl.stapling-file not provided", Code.SERVER_STAPLING_DISABLED),
-    Fault(r"(?:OCSP|stapling).*(?:fail|error|invalid|expired)", Code.SERVER_STAPLE_FILE_BAD),
-    Fault(r"SSL: Private key does not match", Code.MATERIAL_KEY_MISMATCH),
+    Fault(r"OCSP response expired from", Code.SERVER_STAPLE_FILE_BAD, Code.OCSP_EXPIRED),
+    Fault(r"OCSP stapling file read error|failed to set OCSP response", Code.SERVER_STAPLE_FILE_BAD),
+    Fault(r"SSL: ?Private key does not match", Code.MATERIAL_KEY_MISMATCH),
     Fault(r"SSL: couldn't read .*certificate|couldn't read private key", Code.MATERIAL_UNREADABLE),
     Fault(r"parser failed|include file not found|configfile.c", Code.SERVER_CONFIG_INVALID),
 )
@@ -187,7 +188,7 @@ def _rendered(include: Include) -> Iterator[str]:
 
 
 def log_findings(text: str) -> tuple[Finding, ...]:
-    """Read what `lighttpd -tt` and its error log say of staples; of a bad file it says next to nothing."""
+    """Read what it says of staples, next to nothing of a bad file; while it starts, on its standard error."""
     return read_log(KIND, FAULTS, text)
 
 
