@@ -18,13 +18,14 @@ from typing import Final
 
 from stapleguard.cli import parser as command_line
 from stapleguard.cli.handover import HANDED_OVER_ID
-from stapleguard.config import LINEAGE_SCHEMA, MODULE_SCHEMA, SCHEMA, Config, Key, Lineage, Module
+from stapleguard.config import LINEAGE_SCHEMA, MODULE_SCHEMA, SCHEMA, Config, Lineage, Module
 from stapleguard.exporter import OWN_LABELS, Exporter
 from stapleguard.finding import CATALOGUE, Code, Entry
 from stapleguard.host import SystemClock
 from stapleguard.model import ExitStatus, Verdict
 from stapleguard.report import ALERT_ID, FINDING_ID, MESSAGE_IDS, OVER_ID
 from stapleguard.report import metrics as measured
+from stapleguard.values import Key
 
 DOCS: Final = Path(__file__).resolve().parent
 

@@ -6,16 +6,24 @@ nearest-key hint and docs/reference/configuration.md are all made from it.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
 from stapleguard.model import STARTTLS, Depth, KeyType, Prime, UsageError, escape
+from stapleguard.values import Bad as _Bad
+from stapleguard.values import Key
+from stapleguard.values import listed as _list
+from stapleguard.values import path as _path
+from stapleguard.values import paths as _paths
+from stapleguard.values import read as _read
+from stapleguard.values import seconds as _seconds
+from stapleguard.values import text as _text
+from stapleguard.values import timeout as _timeout
 
 NAME: Final = re.compile(r"[A-Za-z0-9_*][A-Za-z0-9._*@+-]{0,199}")
 """What a lineage may be called: one path component that is neither hidden nor an option."""
@@ -107,35 +115,6 @@ class Config:
         return self.lineage(name).missing_staple or self.missing_staple
 
 
-class _Bad(Exception):
-    """A value that does not fit; the text says what would."""
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or any(ord(char) < 32 for char in value):
-        raise _Bad("a string on one line")
-    return value
-
-
-def _path(value: object) -> str:
-    text = _text(value)
-    if not text.startswith("/"):
-        raise _Bad("an absolute path")
-    return text
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 31_536_000:
-        raise _Bad("a number of seconds, 0 or more")
-    return float(value)
-
-
-def _timeout(value: object) -> float:
-    if _seconds(value) < 0.1:
-        raise _Bad("a number of seconds, 0.1 or more")
-    return _seconds(value)
-
-
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 1000:
         raise _Bad("a whole number from 2 to 1000")
@@ -194,18 +173,6 @@ def _key_types(value: object) -> tuple[KeyType, ...]:
         raise _Bad('a list of "rsa", "ecdsa" or "eddsa"') from None
 
 
-def _list(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise _Bad("a list of strings")
-    return tuple(_text(item) for item in value)
-
-
-def _paths(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise _Bad("a list of absolute paths")
-    return tuple(_path(item) for item in value)
-
-
 def networks(values: Sequence[str]) -> tuple[str, ...]:
     """Check address ranges in CIDR notation (a bare address is a range of one); UsageError when not."""
     try:
@@ -244,15 +211,6 @@ def _endpoints(value: object) -> tuple[str, ...]:
     except UsageError as error:
         raise _Bad(f"a list of HOST:PORT ({error.message})") from None
     return listed
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One configuration key: where it goes in `Config`, how its value is read, what it is for."""
-
-    attribute: str
-    parse: Callable[[object], object]
-    about: str
 
 
 SCHEMA: Final[Mapping[str, Key]] = {
@@ -396,20 +354,3 @@ def _flat(document: Mapping[str, object]) -> dict[str, object]:
         else:
             flat[key] = value
     return flat
-
-
-def _read(flat: Mapping[str, object], schema: Mapping[str, Key], file: str, prefix: str) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for key, value in flat.items():
-        known = schema.get(key)
-        if known is None:
-            near = difflib.get_close_matches(key, [*schema], n=1, cutoff=0)
-            raise UsageError(
-                f"{file}: unknown key {escape(prefix + key)}",
-                f"did you mean {prefix}{near[0]}?" if near else "remove it",
-            )
-        try:
-            values[known.attribute] = known.parse(value)
-        except _Bad as expected:
-            raise UsageError(f"{file}: {prefix}{key} must be {expected}", known.about) from None
-    return values
