@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+from stapleguard.channels import CHANNEL_SCHEMA, TAKES, Channel, Kind
 from stapleguard.cli import parser as command_line
 from stapleguard.cli.handover import HANDED_OVER_ID
 from stapleguard.config import LINEAGE_SCHEMA, MODULE_SCHEMA, SCHEMA, Config, Lineage, Module
@@ -259,15 +260,27 @@ def configuration() -> str:
         "One table for each way in which `stapleguard exporter` looks at its targets (`/probe?module=NAME`). "
         "The module `default` is always there.",
         _keys(MODULE_SCHEMA, Module("NAME")),
+        "## [alerts.NAME]",
+        "One table for each [alert channel](../how-to/alerts.md).",
+        _keys(CHANNEL_SCHEMA, Channel("NAME", Kind.MAIL)).replace('`"mail"`', "must be given", 1),
+        "\n".join(["| kind | must have | may have |", "|---|---|---|", *_takes()]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _takes() -> Iterator[str]:
+    for kind, (must, may) in TAKES.items():
+        needed, allowed = (
+            [f"`{key}`" for key in CHANNEL_SCHEMA if key in keys] for keys in (must, may - must)
+        )
+        yield f"| `{kind.value}` | {', '.join(needed)} | {', '.join([*allowed, '`timeout`'])} |"
 
 
 def _family_of_key(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def _keys(keys: Mapping[str, Key], defaults: Config | Lineage | Module) -> str:
+def _keys(keys: Mapping[str, Key], defaults: Config | Lineage | Module | Channel) -> str:
     rows = [
         f"| `{name}` | {_default(getattr(defaults, key.attribute))} | {key.about} |"
         for name, key in keys.items()

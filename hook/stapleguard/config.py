@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from stapleguard import channels
+from stapleguard.channels import Channel
 from stapleguard.model import STARTTLS, Depth, KeyType, Prime, UsageError, escape
 from stapleguard.values import Bad as _Bad
 from stapleguard.values import Key
@@ -92,6 +94,9 @@ class Config:
     nginx_resolver: tuple[str, ...] = ()
     nginx_resolver_timeout: float | None = None
     test_timeout: float = 30.0
+    alert_repeat: float = 86400.0
+    alert_host: str = ""
+    channels: Mapping[str, Channel] = field(default_factory=dict)
     lineages: Mapping[str, Lineage] = field(default_factory=dict)
     modules: Mapping[str, Module] = field(default_factory=lambda: {"default": Module("default")})
 
@@ -277,6 +282,10 @@ SCHEMA: Final[Mapping[str, Key]] = {
     "nginx.test_timeout": Key(
         "test_timeout", _seconds, "seconds for a configuration test or a reload command"
     ),
+    "alerts.repeat": Key(
+        "alert_repeat", _seconds, "seconds after which a trouble that lasts is told again; 0: never"
+    ),
+    "alerts.host": Key("alert_host", _text, "what messages call this host, instead of its own name"),
 }
 
 LINEAGE_SCHEMA: Final[Mapping[str, Key]] = {
@@ -319,11 +328,12 @@ def parse(text: str, file: str) -> Config:
         ) from None
     lineages = document.pop("lineage", {})
     modules = _modules(document.pop("exporter", {}), file)
+    told = channels.take(document, file)
     values = _read(_flat(document), SCHEMA, file, "")
     if not isinstance(lineages, dict):
         raise UsageError(f"{file}: lineage must be tables", 'write [lineage."example.org"]')
     read = {name: _lineage(name, table, file) for name, table in lineages.items()}
-    return replace(Config(lineages=read, modules=modules), **values)  # type: ignore[arg-type]  # each parser of SCHEMA gives its attribute's type
+    return replace(Config(lineages=read, modules=modules, channels=told), **values)  # type: ignore[arg-type]  # each parser of SCHEMA gives its attribute's type
 
 
 def _lineage(name: str, table: object, file: str) -> Lineage:

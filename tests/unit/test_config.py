@@ -48,6 +48,8 @@ VALUES: dict[str, tuple[str, object, str]] = {
     "nginx.resolver": ('["127.0.0.53"]', ("127.0.0.53",), '"127.0.0.53"'),
     "nginx.resolver_timeout": ("2", 2.0, "false"),
     "nginx.test_timeout": ("2", 2.0, "99999999999"),
+    "alerts.repeat": ("0", 0.0, "-1"),
+    "alerts.host": ('"web1"', "web1", "1"),
 }
 LINEAGE_VALUES: dict[str, tuple[str, object, str]] = {
     "sources": ('["/a", "/b/"]', ("/a", "/b/"), '["a"]'),
@@ -85,7 +87,7 @@ def test_an_empty_file_means_the_defaults() -> None:
 
 
 def test_the_tables_know_every_attribute_once_and_these_tests_know_every_key() -> None:
-    attributes = {field.name for field in fields(Config)} - {"lineages", "modules"}
+    attributes = {field.name for field in fields(Config)} - {"lineages", "modules", "channels"}
     assert sorted(key.attribute for key in SCHEMA.values()) == sorted(attributes)
     of_lineage = {field.name for field in fields(Lineage)} - {"name"}
     assert sorted(key.attribute for key in LINEAGE_SCHEMA.values()) == sorted(of_lineage)

@@ -122,9 +122,10 @@ def _end(arguments: argparse.Namespace, result: Result, world: World | None = No
     from stapleguard import report
 
     if world is not None:
-        from stapleguard.cli.service import tell
+        from stapleguard.cli.telling import Teller, deliver, tell
 
         tell(world, result)
+        deliver(Teller(world.state, world.config, world.clock))
     if arguments.json:
         report.print_json(report.as_json(result))
     else:
@@ -232,7 +233,7 @@ def _recover(arguments: argparse.Namespace) -> int:
 
 
 def _alert(arguments: argparse.Namespace) -> int:
-    from stapleguard.cli.service import alert
+    from stapleguard.cli.alert import alert
 
     return alert(arguments)
 

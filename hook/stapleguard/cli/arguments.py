@@ -171,8 +171,12 @@ def parser() -> argparse.ArgumentParser:
         "nothing of the host touched",
     )
     alert = add("alert", "tell a person")
-    alert.add_argument("what", choices=["unit"], help="unit: a unit failed (systemd calls this, OnFailure=)")
-    alert.add_argument("unit", metavar="UNIT", help="its name")
+    alert.add_argument(
+        "what",
+        choices=["test", "unit"],
+        help="test: send a test message through every channel; unit: a unit failed (systemd calls this)",
+    )
+    alert.add_argument("subject", nargs="?", metavar="NAME", help="one channel only; the unit that failed")
     for name, about in (
         ("install", "units, certbot's hook entry, default configuration, state directory; twice is once"),
         ("uninstall", "remove what install wrote; staple files are withdrawn, generations stay"),

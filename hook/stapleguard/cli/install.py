@@ -166,6 +166,7 @@ def default_configuration() -> str:
             table = own
             lines += ["", f"# [{table}]"]
         lines += [f"# {about.about}", f"# {name} = {_toml(getattr(defaults, about.attribute))}"]
+    lines += ["", "# Alert channels are tables of their own: docs/how-to/alerts.md."]
     lines += ["", "# One table for each lineage that needs one:", '# [lineage."example.org"]']
     lines += ['# sources = ["/etc/letsencrypt/live/example.org"]', '# endpoints = ["www.example.org:443"]']
     return "\n".join(lines) + "\n"
