@@ -147,14 +147,14 @@ def _usage(parser: argparse.ArgumentParser) -> str:
     words = [parser.prog]
     for action in _actions(parser):
         word = _word(action)
-        words.append(word if action.required and action.nargs not in ("?", "*") else f"[{word}]")
+        words.append(word if action.required and action.nargs not in ("?", "*", "...") else f"[{word}]")
     return f"```\n{' '.join(words)}\n```"
 
 
 def _word(action: argparse.Action) -> str:
     value = _metavar(action)
     name = action.option_strings[-1] if action.option_strings else ""
-    dots = " ..." if isinstance(action.choices, dict) or action.nargs == "*" else ""
+    dots = " ..." if isinstance(action.choices, dict) or action.nargs in ("*", "...") else ""
     return f"{name} {value}".strip() + dots
 
 

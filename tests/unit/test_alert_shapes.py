@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from lab import vendors
 from stapleguard.alerts import (
     alertmanager,
@@ -43,6 +43,7 @@ HOSTILE = 'x"}]<!channel> @everyone **b** [l](http://e) `c` </p>&amp; \\'
 
 
 @pytest.mark.parametrize("name", SHAPES)
+@settings(max_examples=40)
 @given(one=hostile())
 def test_the_vendor_would_take_it(name: str, one: Notice) -> None:
     compose, check = SHAPES[name]

@@ -158,14 +158,9 @@ def _deploy_named(arguments: argparse.Namespace, name: str, sources: Sequence[st
 
 
 def _hook(arguments: argparse.Namespace) -> int:
-    from stapleguard.cli.handover import hand_over
-    from stapleguard.clients import certbot
+    from stapleguard.cli.hook import hook
 
-    renewal = certbot.renewal(os.environ)
-    name, sources = _sources(arguments, renewal.directory)
-    if hand_over(arguments, name, sources):
-        return int(ExitStatus.OK)
-    return _deploy_named(arguments, name, sources, "hook")
+    return hook(arguments)
 
 
 def _deploy(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from stapleguard import __version__
 from stapleguard.cli import fleet_arguments
+from stapleguard.clients import CLIENTS
 from stapleguard.model import UsageError, escape
 
 if TYPE_CHECKING:
@@ -88,6 +89,31 @@ def _program() -> argparse.ArgumentParser:
     return top
 
 
+def _hook_arguments(hook: argparse.ArgumentParser) -> None:
+    hook.add_argument(
+        "--client",
+        default="",
+        choices=[*CLIENTS],
+        metavar="CLIENT",
+        help=f"who calls, where that cannot be told: {', '.join(CLIENTS)}",
+    )
+    for option, about in (
+        ("--cert", "the certificate, with its chain unless --chain is given"),
+        ("--key", "its private key"),
+        ("--chain", "the intermediates, where they are apart"),
+        ("--store", "where the client keeps its files, where that is not the usual place"),
+        ("--name", "what to call the lineage, instead of the client's own name for it"),
+    ):
+        value = "NAME" if option == "--name" else "DIR" if option == "--store" else "FILE"
+        hook.add_argument(option, default="", metavar=value, help=about)
+    hook.add_argument(
+        "words",
+        nargs=argparse.REMAINDER,
+        metavar="WORD",
+        help="what the client adds (dehydrated, mod_md), or what --client asks for; after all options",
+    )
+
+
 def _ocsp_arguments(ocsp: argparse.ArgumentParser) -> None:
     both = ocsp.add_subparsers(dest="ocsp", required=True, parser_class=_Parser)
     for name, about in (("fetch", "ask the certificate's responder"), ("verify", "judge a response")):
@@ -123,11 +149,13 @@ def parser() -> argparse.ArgumentParser:
 
     hook = add(
         "hook",
-        "what an ACME client calls after a renewal (certbot: --deploy-hook 'stapleguard hook'); hands the "
+        "what an ACME client calls after a renewal (certbot: --deploy-hook 'stapleguard hook'); finds out "
+        "which one by the environment and the words that it gives, and hands the "
         "work over to its systemd unit where there is one",
         live="seconds for all of it; after them the verdict is final",
     )
     hook.add_argument("--wait", action="store_true", help="stay in the foreground until the verdict")
+    _hook_arguments(hook)
     deploy = add(
         "deploy",
         "run the whole transaction now",
