@@ -245,6 +245,12 @@ def _uninstall(arguments: argparse.Namespace) -> int:
     return uninstall(arguments)
 
 
+def _setup(arguments: argparse.Namespace) -> int:
+    from stapleguard.cli.setup import setup_command
+
+    return setup_command(arguments)
+
+
 def _rollback(arguments: argparse.Namespace) -> int:
     from stapleguard.engine.undo import recover, rollback
 
@@ -293,6 +299,7 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "rollback": _rollback,
     "rehearse": _rehearse,
     "alert": _alert,
+    "setup": _setup,
     "install": _install,
     "uninstall": _uninstall,
     "ocsp": _ocsp,

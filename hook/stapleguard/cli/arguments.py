@@ -205,6 +205,13 @@ def parser() -> argparse.ArgumentParser:
         help="test: send a test message through every channel; unit: a unit failed (systemd calls this)",
     )
     alert.add_argument("subject", nargs="?", metavar="NAME", help="one channel only; the unit that failed")
+    setup = add(
+        "setup",
+        "find servers and lineages on this host, show the exact changes as a diff, apply them with --write",
+    )
+    setup.add_argument("--write", action="store_true", help="apply the changes, asking before each")
+    setup.add_argument("--yes", action="store_true", help="ask nothing")
+    setup.add_argument("--undo", action="store_true", help="take back everything that --write has changed")
     for name, about in (
         ("install", "units, certbot's hook entry, default configuration, state directory; twice is once"),
         ("uninstall", "remove what install wrote; staple files are withdrawn, generations stay"),
