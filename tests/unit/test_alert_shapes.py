@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,6 +55,16 @@ def test_the_vendor_would_take_it(name: str, one: Notice) -> None:
     assert all(text.isprintable() for text in sent.headers.values())
     assert TOKEN not in repr(sent)
     assert "services" not in repr(sent)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("text", [HOSTILE, "<!here>", "\\" * 301, "x" + "*" * 301, "&" * 301])
+def test_the_vendor_would_take_what_is_hostile_on_purpose(name: str, text: str) -> None:
+    compose, check = SHAPES[name]
+    facts = {"message": text, "remedy": [text], "endpoints": [text], "served": [text]}
+    for cut in range(3):  # what is cut must not end in half of an escape
+        one = replace(notice(facts=facts), about=text[cut:], host=text)
+        check(json.loads(compose(one, URL, TOKEN).body))
 
 
 def broken(value: Any) -> Any:

@@ -174,10 +174,10 @@ def test_half_an_environment_names_what_is_missing(which: str, variable: str, tm
         gone = {**call.environment, variable: f"{tmp_path}/gone"}
         with pytest.raises(UsageError, match=f"^{variable} is not a file"):
             receive(replace(call, environment=gone))
-        outside = {**call.environment, variable: f"{tmp_path}/../x\n"}
-        with pytest.raises(UsageError, match=f"^{variable} is no usable path") as caught:
-            receive(replace(call, environment=outside))
-        assert "\n" not in caught.value.message
+        for path in (f"{tmp_path}/x\n", f"{tmp_path}/../{tmp_path.name}/{LEGO[0]}"):
+            with pytest.raises(UsageError, match=f"^{variable} is no usable path") as caught:
+                receive(replace(call, environment={**call.environment, variable: path}))
+            assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize("which", ["dehydrated", "dehydrated unchanged", "dehydrated ocsp"])

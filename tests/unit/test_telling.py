@@ -184,6 +184,15 @@ def test_a_crash_between_queue_and_notes_says_nothing_twice(
     assert events(receiver) == [("trouble", "a.test")]
 
 
+def test_what_is_put_in_twice_keeps_its_place(tmp_path: Path) -> None:
+    house = House(tmp_path / "state", [])
+    box = Outbox(house.state)
+    first, second = probe("first", NOW), probe("second", NOW)
+    for one in (first, second, replace(first, at=NOW + timedelta(hours=1))):
+        box.put("hook", one)
+    assert [one.notice.host for one in box.waiting("hook")] == ["first", "second"]
+
+
 def test_what_is_too_old_or_for_nobody_goes(tmp_path: Path, receivers: Callable[[], Receiver]) -> None:
     receiver = receivers()
     house = House(tmp_path / "state", [webhook(receiver)])

@@ -6,13 +6,14 @@ import hashlib
 from typing import Final
 
 from stapleguard.alerts.webhook import json_post
-from stapleguard.model import Json
+from stapleguard.model import Json, escape
 from stapleguard.notice import Event, Notice, as_json, body, subject
 from stapleguard.wire.post import Post
 
 URL: Final = "https://events.pagerduty.com/v2/enqueue"
 _KEY: Final = 255
 _SUMMARY: Final = 1024
+_SOURCE: Final = 250
 
 
 def request(notice: Notice, url: str, token: str) -> Post:
@@ -25,10 +26,10 @@ def request(notice: Notice, url: str, token: str) -> Post:
     if notice.event is not Event.RECOVERED:
         event["payload"] = {
             "summary": subject(notice)[:_SUMMARY],
-            "source": notice.host,
+            "source": escape(notice.host, _SOURCE),
             "severity": notice.urgency.value,
             "timestamp": notice.at.isoformat(timespec="seconds"),
-            "component": notice.about,
+            "component": escape(notice.about, _SOURCE),
             "group": "stapleguard",
             "class": notice.cause or notice.verdict or notice.kind or notice.event.value,
             "custom_details": {"text": body(notice), **as_json(notice)},
