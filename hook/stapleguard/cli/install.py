@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from stapleguard import host, report
+from stapleguard.cli import manual
 from stapleguard.config import SCHEMA, Config
 from stapleguard.disk import StateDirectory, read_bounded, replace_file
 from stapleguard.finding import Finding
@@ -155,6 +156,10 @@ def files_of(place: Place) -> Iterator[_File]:
                 yield _File(f"{place.tmpfiles}/stapleguard.conf", text)
             case _:
                 continue
+    # What a package brings is below /usr/share; /usr/local is the administrator's.
+    share = "usr/local/share" if place.root == Path("/") else "usr/share"
+    yield _File(f"{share}/man/man1/stapleguard.1", manual.page())
+    yield _File(f"{share}/bash-completion/completions/stapleguard", manual.completion())
     certbot = place.root / "etc/letsencrypt"
     if place.root != Path("/") or certbot.is_dir() or shutil.which("certbot", path=host.PATH):
         about = "# certbot runs this after each renewal (certbot manual, --deploy-hook)."

@@ -82,6 +82,8 @@ def _why(path: str) -> str:
     for part, why in (
         ("systemd/system", "run renewals, retries and alerts under systemd"),
         ("renewal-hooks", "certbot's hook entry: every renewal is deployed and proved"),
+        ("/man/", "the manual page"),
+        ("completion", "completion in bash"),
         ("catalog", "explain our journal records (journalctl -x)"),
         ("tmpfiles", "the state directory exists from boot on"),
     ):
