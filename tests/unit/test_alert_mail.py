@@ -40,6 +40,7 @@ class Server:
 
     def __init__(self, controller: Controller, handler: Any, root: Path) -> None:
         self.controller, self.taken, self.root = controller, handler.taken, root
+        self.context: ssl.SSLContext | None = None
 
     @property
     def place(self) -> str:
@@ -82,7 +83,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         auth_require_tls=True, authenticator=authenticate,
     )  # fmt: skip
     controller.start()
-    yield Server(controller, handler, folder / "root.pem")
+    made = Server(controller, handler, folder / "root.pem")
+    made.context = context
+    yield made
     controller.stop()
 
 
@@ -141,6 +144,19 @@ def test_a_server_without_starttls_never_sees_the_password(server: Server) -> No
         assert "STARTTLS" in sent.problem
     finally:
         plain.stop()
+
+
+def test_tls_from_the_first_byte(server: Server) -> None:
+    handler = Keep()
+    always = OnAnyPort(handler, "localhost", 0, ssl_context=server.context)
+    always.start()
+    try:
+        place = {"server": f"localhost:{always.port}", "user": "", "password": None}
+        assert send(channel(server, security=Security.TLS, **place), notice(), {}).taken
+        assert len(handler.taken) == 1
+        assert not send(channel(server, **place, timeout=1.0), notice(), {}).taken, "it speaks no plain SMTP"
+    finally:
+        always.stop()
 
 
 def test_the_local_sendmail(tmp_path: Path) -> None:

@@ -168,6 +168,27 @@ def test_a_status_that_is_no_yes_is_a_failure(status: int, receivers: Callable[[
     assert sent.problem.isprintable()
 
 
+CHECKS = {
+    Kind.SLACK: vendors.slack,
+    Kind.DISCORD: vendors.discord,
+    Kind.TEAMS: vendors.teams,
+    Kind.NTFY: vendors.ntfy,
+    Kind.PAGERDUTY: vendors.pagerduty,
+    Kind.ALERTMANAGER: vendors.alertmanager,
+    Kind.WEBHOOK: vendors.webhook,
+}
+
+
+@pytest.mark.parametrize("kind", CHECKS)
+def test_each_shape_arrives_as_its_vendor_documents_it(kind: Kind, receivers: Callable[[], Receiver]) -> None:
+    receiver = receivers()
+    channel = webhook(receiver, kind=kind, token=Reference(Source.ENV, "TOKEN"))
+    assert send(channel, probe("web1", NOW), {"TOKEN": "k" * 32}).taken
+    (one,) = receiver.received
+    assert one.headers["content-type"] == "application/json"
+    CHECKS[kind](one.json)
+
+
 def test_a_crash_between_queue_and_notes_says_nothing_twice(
     tmp_path: Path, receivers: Callable[[], Receiver]
 ) -> None:
