@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+from stapleguard.channels import CHANNEL_SCHEMA, TAKES, Channel, Kind
 from stapleguard.cli import parser as command_line
 from stapleguard.cli.handover import HANDED_OVER_ID
 from stapleguard.config import (
@@ -25,7 +26,6 @@ from stapleguard.config import (
     SERVER_SCHEMA,
     Commands,
     Config,
-    Key,
     Lineage,
     Module,
 )
@@ -35,6 +35,7 @@ from stapleguard.host import SystemClock
 from stapleguard.model import ExitStatus, Verdict
 from stapleguard.report import ALERT_ID, FINDING_ID, MESSAGE_IDS, OVER_ID
 from stapleguard.report import metrics as measured
+from stapleguard.values import Key
 
 DOCS: Final = Path(__file__).resolve().parent
 
@@ -155,14 +156,14 @@ def _usage(parser: argparse.ArgumentParser) -> str:
     words = [parser.prog]
     for action in _actions(parser):
         word = _word(action)
-        words.append(word if action.required and action.nargs not in ("?", "*") else f"[{word}]")
+        words.append(word if action.required and action.nargs not in ("?", "*", "...") else f"[{word}]")
     return f"```\n{' '.join(words)}\n```"
 
 
 def _word(action: argparse.Action) -> str:
     value = _metavar(action)
     name = action.option_strings[-1] if action.option_strings else ""
-    dots = " ..." if isinstance(action.choices, dict) or action.nargs == "*" else ""
+    dots = " ..." if isinstance(action.choices, dict) or action.nargs in ("*", "...") else ""
     return f"{name} {value}".strip() + dots
 
 
@@ -273,15 +274,27 @@ def configuration() -> str:
         "One table for each way in which `stapleguard exporter` looks at its targets (`/probe?module=NAME`). "
         "The module `default` is always there.",
         _keys(MODULE_SCHEMA, Module("NAME")),
+        "## [alerts.NAME]",
+        "One table for each [alert channel](../how-to/alerts.md).",
+        _keys(CHANNEL_SCHEMA, Channel("NAME", Kind.MAIL)).replace('`"mail"`', "must be given", 1),
+        "\n".join(["| kind | must have | may have |", "|---|---|---|", *_takes()]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _takes() -> Iterator[str]:
+    for kind, (must, may) in TAKES.items():
+        needed, allowed = (
+            [f"`{key}`" for key in CHANNEL_SCHEMA if key in keys] for keys in (must, may - must)
+        )
+        yield f"| `{kind.value}` | {', '.join(needed)} | {', '.join([*allowed, '`timeout`'])} |"
 
 
 def _family_of_key(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def _keys(keys: Mapping[str, Key], defaults: Config | Lineage | Commands | Module) -> str:
+def _keys(keys: Mapping[str, Key], defaults: Config | Lineage | Commands | Module | Channel) -> str:
     rows = [
         f"| `{name}` | {_default(getattr(defaults, key.attribute))} | {key.about} |"
         for name, key in keys.items()

@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from stapleguard import channels
+from stapleguard.channels import Channel
 from stapleguard.model import STARTTLS, Depth, KeyType, Prime, UsageError, escape
+from stapleguard.values import Bad as _Bad
+from stapleguard.values import Key
+from stapleguard.values import listed as _list
+from stapleguard.values import path as _path
+from stapleguard.values import paths as _paths
+from stapleguard.values import read as _read
+from stapleguard.values import seconds as _seconds
+from stapleguard.values import text as _text
+from stapleguard.values import timeout as _timeout
 
 NAME: Final = re.compile(r"[A-Za-z0-9_*][A-Za-z0-9._*@+-]{0,199}")
 """What a lineage may be called: one path component that is neither hidden nor an option."""
@@ -108,6 +119,9 @@ class Config:
     lighttpd_binary: str = ""
     lighttpd_config: str = ""
     servers: Mapping[str, Commands] = field(default_factory=dict)
+    alert_repeat: float = 86400.0
+    alert_host: str = ""
+    channels: Mapping[str, Channel] = field(default_factory=dict)
     lineages: Mapping[str, Lineage] = field(default_factory=dict)
     modules: Mapping[str, Module] = field(default_factory=lambda: {"default": Module("default")})
 
@@ -139,35 +153,6 @@ class Config:
     def missing_staple_for(self, name: str) -> MissingStaple:
         """Return what a missing staple means for this lineage."""
         return self.lineage(name).missing_staple or self.missing_staple
-
-
-class _Bad(Exception):
-    """A value that does not fit; the text says what would."""
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or any(ord(char) < 32 for char in value):
-        raise _Bad("a string on one line")
-    return value
-
-
-def _path(value: object) -> str:
-    text = _text(value)
-    if not text.startswith("/"):
-        raise _Bad("an absolute path")
-    return text
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 31_536_000:
-        raise _Bad("a number of seconds, 0 or more")
-    return float(value)
-
-
-def _timeout(value: object) -> float:
-    if _seconds(value) < 0.1:
-        raise _Bad("a number of seconds, 0.1 or more")
-    return _seconds(value)
 
 
 def _count(value: object) -> int:
@@ -228,18 +213,6 @@ def _key_types(value: object) -> tuple[KeyType, ...]:
         raise _Bad('a list of "rsa", "ecdsa" or "eddsa"') from None
 
 
-def _list(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise _Bad("a list of strings")
-    return tuple(_text(item) for item in value)
-
-
-def _paths(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise _Bad("a list of absolute paths")
-    return tuple(_path(item) for item in value)
-
-
 def _argv(value: object) -> tuple[str, ...]:
     listed = _list(value)
     if not listed or not listed[0].startswith("/"):
@@ -285,15 +258,6 @@ def _endpoints(value: object) -> tuple[str, ...]:
     except UsageError as error:
         raise _Bad(f"a list of HOST:PORT ({error.message})") from None
     return listed
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One configuration key: where it goes in `Config`, how its value is read, what it is for."""
-
-    attribute: str
-    parse: Callable[[object], object]
-    about: str
 
 
 SCHEMA: Final[Mapping[str, Key]] = {
@@ -366,6 +330,10 @@ SCHEMA: Final[Mapping[str, Key]] = {
     "haproxy.config": Key("haproxy_config", _path, "its first configuration file, when several run here"),
     "lighttpd.binary": Key("lighttpd_binary", _path, "the lighttpd program, when not the running one"),
     "lighttpd.config": Key("lighttpd_config", _path, "its configuration file, when several run here"),
+    "alerts.repeat": Key(
+        "alert_repeat", _seconds, "seconds after which a trouble that lasts is told again; 0: never"
+    ),
+    "alerts.host": Key("alert_host", _text, "what messages call this host, instead of its own name"),
 }
 
 LINEAGE_SCHEMA: Final[Mapping[str, Key]] = {
@@ -421,11 +389,12 @@ def parse(text: str, file: str) -> Config:
     lineages = document.pop("lineage", {})
     modules = _modules(document.pop("exporter", {}), file)
     servers = _servers(document.pop("server", {}), file)
+    told = channels.take(document, file)
     values = _read(_flat(document), SCHEMA, file, "")
     if not isinstance(lineages, dict):
         raise UsageError(f"{file}: lineage must be tables", 'write [lineage."example.org"]')
     read = {name: _lineage(name, table, file) for name, table in lineages.items()}
-    made = Config(lineages=read, modules=modules, servers=servers)
+    made = Config(lineages=read, modules=modules, servers=servers, channels=told)
     return replace(made, **values)  # type: ignore[arg-type]  # each parser of SCHEMA gives its attribute's type
 
 
@@ -473,22 +442,3 @@ def _flat(document: Mapping[str, object]) -> dict[str, object]:
         else:
             flat[key] = value
     return flat
-
-
-def _read(flat: Mapping[str, object], schema: Mapping[str, Key], file: str, prefix: str) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for key, value in flat.items():
-        known = schema.get(key)
-        if known is None:
-            import difflib
-
-            near = difflib.get_close_matches(key, [*schema], n=1, cutoff=0)
-            raise UsageError(
-                f"{file}: unknown key {escape(prefix + key)}",
-                f"did you mean {prefix}{near[0]}?" if near else "remove it",
-            )
-        try:
-            values[known.attribute] = known.parse(value)
-        except _Bad as expected:
-            raise UsageError(f"{file}: {prefix}{key} must be {expected}", known.about) from None
-    return values

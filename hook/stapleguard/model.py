@@ -232,12 +232,16 @@ class LeafFacts:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What an ACME client says it has renewed: a lineage by name and directory, and its names."""
+    """What an ACME client says it has renewed: a lineage by name and directory, and its names.
+
+    A client that names files has no directory; then `files` maps privkey, cert, chain and fullchain to paths.
+    """
 
     name: str
     directory: str
     domains: tuple[str, ...]
     client: str
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

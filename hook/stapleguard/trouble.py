@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from stapleguard.diagnosis import may_pass
@@ -23,7 +23,9 @@ class Trouble:
     verdict: str
     cause: str
     since: datetime
-    told: bool = False
+    told: datetime | None = None
+    facts: Mapping[str, Json] = field(default_factory=dict)
+    """What a message says beyond this (see `notice`); of the newest run."""
 
 
 Book = Mapping[str, Trouble]
@@ -37,7 +39,12 @@ def kind_of(verdict: Verdict, cause: Code | None) -> str:
 
 
 def after(
-    book: Book, lineage: str, verdict: Verdict, cause: Code | None, now: datetime
+    book: Book,
+    lineage: str,
+    verdict: Verdict,
+    cause: Code | None,
+    now: datetime,
+    facts: Mapping[str, Json] | None = None,
 ) -> tuple[Book, Trouble | None]:
     """Return the book after a run, and the trouble that it ended, where a person had been told of one."""
     known = book.get(lineage)
@@ -47,18 +54,21 @@ def after(
         return book, None
     kind = kind_of(verdict, cause)
     if known is not None and known.kind == kind:
-        return book, None
+        return {**book, lineage: replace(known, facts=facts or known.facts)}, None
     since = known.since if known is not None else now
-    trouble = Trouble(lineage, kind, verdict.value, cause.value if cause else "", since)
+    code = cause.value if cause else ""
+    trouble = Trouble(lineage, kind, verdict.value, code, since, facts=facts or {})
     return {**book, lineage: trouble}, None
 
 
-def crashed(book: Book, unit: str, result: str, now: datetime) -> Book:
-    """Return the book after a unit ended in a way that is none of our verdicts."""
-    known = book.get(unit)
-    if known is not None and known.kind == result:
-        return book
-    return {**book, unit: Trouble(unit, result, "", "", now)}
+def crashed(
+    book: Book, about: str, kind: str, now: datetime, facts: Mapping[str, Json] | None = None
+) -> Book:
+    """Return the book after a unit ended, or a channel failed, in a way that is none of our verdicts."""
+    known = book.get(about)
+    if known is not None and known.kind == kind:
+        return {**book, about: replace(known, facts=facts or known.facts)}
+    return {**book, about: Trouble(about, kind, "", "", now, facts=facts or {})}
 
 
 def without(book: Book, about: str) -> Book:
@@ -66,10 +76,21 @@ def without(book: Book, about: str) -> Book:
     return {key: one for key, one in book.items() if key != about} if about in book else book
 
 
-def tell(book: Book) -> tuple[Book, tuple[Trouble, ...]]:
+def tell(book: Book, now: datetime) -> tuple[Book, tuple[Trouble, ...]]:
     """Return the book with everything told, and what was not told before."""
-    news = tuple(one for one in book.values() if not one.told)
-    return {key: replace(one, told=True) for key, one in book.items()} if news else book, news
+    news = tuple(one for one in book.values() if one.told is None)
+    return _told(book, news, now), news
+
+
+def remind(book: Book, now: datetime, interval: float) -> tuple[Book, tuple[Trouble, ...]]:
+    """Return the book with every reminder given, and what was last told `interval` seconds ago or earlier."""
+    span = timedelta(seconds=interval)
+    again = tuple(one for one in book.values() if span and one.told is not None and now - one.told >= span)
+    return _told(book, again, now), again
+
+
+def _told(book: Book, which: tuple[Trouble, ...], now: datetime) -> Book:
+    return {**book, **{one.about: replace(one, told=now) for one in which}} if which else book
 
 
 def to_json(book: Book) -> dict[str, Json]:
@@ -80,7 +101,8 @@ def to_json(book: Book) -> dict[str, Json]:
             "verdict": one.verdict,
             "cause": one.cause,
             "since": one.since.isoformat(timespec="seconds"),
-            "told": one.told,
+            "told": one.told.isoformat(timespec="seconds") if one.told else None,
+            "facts": one.facts,
         }
         for key, one in book.items()
     }
@@ -94,10 +116,21 @@ def from_json(data: Mapping[str, object]) -> dict[str, Trouble]:
             continue
         texts = [one.get(name) for name in ("kind", "verdict", "cause", "since")]
         kind, verdict, cause, since = (text if isinstance(text, str) else "" for text in texts)
-        try:
-            moment = datetime.fromisoformat(since)
-        except ValueError:
+        moment = _moment(since)
+        if moment is None:
             continue
-        if moment.tzinfo is not None:
-            book[about] = Trouble(about, kind, verdict, cause, moment, one.get("told") is True)
+        # Up to 0.1 it was only noted that a trouble had been told.
+        told = moment if one.get("told") is True else _moment(one.get("told"))
+        facts = one.get("facts")
+        book[about] = Trouble(
+            about, kind, verdict, cause, moment, told, facts if isinstance(facts, dict) else {}
+        )
     return book
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return moment if moment is not None and moment.tzinfo is not None else None

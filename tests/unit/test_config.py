@@ -56,6 +56,8 @@ VALUES: dict[str, tuple[str, object, str]] = {
     "haproxy.config": ('"/h.cfg"', "/h.cfg", '"h.cfg"'),
     "lighttpd.binary": ('"/bin/lighttpd"', "/bin/lighttpd", "1"),
     "lighttpd.config": ('"/l.conf"', "/l.conf", '"l.conf"'),
+    "alerts.repeat": ("0", 0.0, "-1"),
+    "alerts.host": ('"web1"', "web1", "1"),
 }
 LINEAGE_VALUES: dict[str, tuple[str, object, str]] = {
     "sources": ('["/a", "/b/"]', ("/a", "/b/"), '["a"]'),
@@ -99,7 +101,7 @@ def test_an_empty_file_means_the_defaults() -> None:
 
 
 def test_the_tables_know_every_attribute_once_and_these_tests_know_every_key() -> None:
-    attributes = {field.name for field in fields(Config)} - {"lineages", "modules", "servers"}
+    attributes = {field.name for field in fields(Config)} - {"lineages", "modules", "servers", "channels"}
     assert sorted(key.attribute for key in SCHEMA.values()) == sorted(attributes)
     of_lineage = {field.name for field in fields(Lineage)} - {"name"}
     assert sorted(key.attribute for key in LINEAGE_SCHEMA.values()) == sorted(of_lineage)

@@ -34,7 +34,7 @@ def files(root: Path) -> dict[str, int]:
 
 
 def test_twice_is_once(tmp_path: Path) -> None:
-    assert len(run("install", "--root", str(tmp_path))) == 9
+    assert len(run("install", "--root", str(tmp_path))) == 11
     written = files(tmp_path)
     assert written[HOOK] == 0o755
     assert written[WORKER] == 0o644

@@ -28,7 +28,7 @@ def test_once_and_once_when_over() -> None:
         (Verdict.DEGRADED, Code.OCSP_TRY_LATER),
     ):
         book, over = after(book, "a", verdict, cause, NOW)
-        book, news = tell(book)
+        book, news = tell(book, NOW)
         said += [one.cause for one in news]
         assert over is None
     assert said == ["ocsp.unauthorized"]
@@ -40,9 +40,9 @@ def test_once_and_once_when_over() -> None:
 
 def test_another_trouble_is_told_again() -> None:
     book, _ = after({}, "a", Verdict.DEGRADED, Code.OCSP_UNAUTHORIZED, NOW)
-    book, _ = tell(book)
+    book, _ = tell(book, NOW)
     book, _ = after(book, "a", Verdict.STRANDED, Code.SERVER_NOT_RUNNING, NOW)
-    assert [one.verdict for one in tell(book)[1]] == ["stranded"]
+    assert [one.verdict for one in tell(book, NOW)[1]] == ["stranded"]
 
 
 def test_what_nobody_was_told_of_is_not_told_to_be_over() -> None:
@@ -52,9 +52,9 @@ def test_what_nobody_was_told_of_is_not_told_to_be_over() -> None:
 
 def test_a_crash_of_a_unit() -> None:
     book = crashed({}, "x.service", "signal KILL", NOW)
-    book, news = tell(book)
+    book, news = tell(book, NOW)
     assert [one.about for one in news] == ["x.service"]
-    assert tell(crashed(book, "x.service", "signal KILL", NOW))[1] == ()
+    assert tell(crashed(book, "x.service", "signal KILL", NOW), NOW)[1] == ()
     assert without(book, "x.service") == {}
 
 
@@ -68,9 +68,9 @@ def test_news_and_ends_alternate(steps: list[tuple[str, tuple[Verdict, Code | No
             assert verdict in GOOD
             assert open_.pop(about)
         if telling:
-            book, news = tell(book)
+            book, news = tell(book, NOW)
             open_ |= {one.about: True for one in news}
-            assert tell(book)[1] == ()
+            assert tell(book, NOW)[1] == ()
         assert from_json(json.loads(json.dumps(to_json(book)))) == book
 
 

@@ -122,9 +122,10 @@ def _end(arguments: argparse.Namespace, result: Result, world: World | None = No
     from stapleguard import report
 
     if world is not None:
-        from stapleguard.cli.service import tell
+        from stapleguard.cli.telling import Teller, deliver, tell
 
         tell(world, result)
+        deliver(Teller(world.state, world.config, world.clock))
     if arguments.json:
         report.print_json(report.as_json(result))
     else:
@@ -157,14 +158,9 @@ def _deploy_named(arguments: argparse.Namespace, name: str, sources: Sequence[st
 
 
 def _hook(arguments: argparse.Namespace) -> int:
-    from stapleguard.cli.handover import hand_over
-    from stapleguard.clients import certbot
+    from stapleguard.cli.hook import hook
 
-    renewal = certbot.renewal(os.environ)
-    name, sources = _sources(arguments, renewal.directory)
-    if hand_over(arguments, name, sources):
-        return int(ExitStatus.OK)
-    return _deploy_named(arguments, name, sources, "hook")
+    return hook(arguments)
 
 
 def _deploy(arguments: argparse.Namespace) -> int:
@@ -232,7 +228,7 @@ def _recover(arguments: argparse.Namespace) -> int:
 
 
 def _alert(arguments: argparse.Namespace) -> int:
-    from stapleguard.cli.service import alert
+    from stapleguard.cli.alert import alert
 
     return alert(arguments)
 
@@ -247,6 +243,12 @@ def _uninstall(arguments: argparse.Namespace) -> int:
     from stapleguard.cli.install import uninstall
 
     return uninstall(arguments)
+
+
+def _setup(arguments: argparse.Namespace) -> int:
+    from stapleguard.cli.setup import setup_command
+
+    return setup_command(arguments)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
@@ -297,6 +299,7 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "rollback": _rollback,
     "rehearse": _rehearse,
     "alert": _alert,
+    "setup": _setup,
     "install": _install,
     "uninstall": _uninstall,
     "ocsp": _ocsp,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from stapleguard import __version__
 from stapleguard.cli import fleet_arguments
+from stapleguard.clients import CLIENTS
 from stapleguard.model import UsageError, escape
 
 if TYPE_CHECKING:
@@ -88,6 +89,31 @@ def _program() -> argparse.ArgumentParser:
     return top
 
 
+def _hook_arguments(hook: argparse.ArgumentParser) -> None:
+    hook.add_argument(
+        "--client",
+        default="",
+        choices=[*CLIENTS],
+        metavar="CLIENT",
+        help=f"who calls, where that cannot be told: {', '.join(CLIENTS)}",
+    )
+    for option, about in (
+        ("--cert", "the certificate, with its chain unless --chain is given"),
+        ("--key", "its private key"),
+        ("--chain", "the intermediates, where they are apart"),
+        ("--store", "where the client keeps its files, where that is not the usual place"),
+        ("--name", "what to call the lineage, instead of the client's own name for it"),
+    ):
+        value = "NAME" if option == "--name" else "DIR" if option == "--store" else "FILE"
+        hook.add_argument(option, default="", metavar=value, help=about)
+    hook.add_argument(
+        "words",
+        nargs=argparse.REMAINDER,
+        metavar="WORD",
+        help="what the client adds (dehydrated, mod_md), or what --client asks for; after all options",
+    )
+
+
 def _ocsp_arguments(ocsp: argparse.ArgumentParser) -> None:
     both = ocsp.add_subparsers(dest="ocsp", required=True, parser_class=_Parser)
     for name, about in (("fetch", "ask the certificate's responder"), ("verify", "judge a response")):
@@ -129,8 +155,19 @@ def _service_arguments(add: _Add) -> None:
         "deployed, each when its time has come",
     )
     alert = add("alert", "tell a person")
-    alert.add_argument("what", choices=["unit"], help="unit: a unit failed (systemd calls this, OnFailure=)")
-    alert.add_argument("unit", metavar="UNIT", help="its name")
+    alert.add_argument(
+        "what",
+        choices=["test", "unit"],
+        help="test: send a test message through every channel; unit: a unit failed (systemd calls this)",
+    )
+    alert.add_argument("subject", nargs="?", metavar="NAME", help="one channel only; the unit that failed")
+    setup = add(
+        "setup",
+        "find servers and lineages on this host, show the exact changes as a diff, apply them with --write",
+    )
+    setup.add_argument("--write", action="store_true", help="apply the changes, asking before each")
+    setup.add_argument("--yes", action="store_true", help="ask nothing")
+    setup.add_argument("--undo", action="store_true", help="take back everything that --write has changed")
     for name, about in (
         ("install", "units, certbot's hook entry, default configuration, state directory; twice is once"),
         ("uninstall", "remove what install wrote; staple files are withdrawn, generations stay"),
@@ -153,11 +190,13 @@ def parser() -> argparse.ArgumentParser:
 
     hook = add(
         "hook",
-        "what an ACME client calls after a renewal (certbot: --deploy-hook 'stapleguard hook'); hands the "
+        "what an ACME client calls after a renewal (certbot: --deploy-hook 'stapleguard hook'); finds out "
+        "which one by the environment and the words that it gives, and hands the "
         "work over to its systemd unit where there is one",
         live="seconds for all of it; after them the verdict is final",
     )
     hook.add_argument("--wait", action="store_true", help="stay in the foreground until the verdict")
+    _hook_arguments(hook)
     deploy = add(
         "deploy",
         "run the whole transaction now",

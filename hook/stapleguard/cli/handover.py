@@ -23,7 +23,7 @@ HANDED_OVER_ID: Final = "b0a6a3a3f9d44c0e9a1c1f4c7b2f5e13"
 """The MESSAGE_ID of a hand-over; here and not in `report`, which needs the judge to be loaded."""
 
 
-def hand_over(arguments: argparse.Namespace, name: str, sources: Sequence[str]) -> bool:
+def hand_over(arguments: argparse.Namespace, name: str, sources: Sequence[str], client: str) -> bool:
     """Queue the lineage and have its unit started; False when the work is to be done here and now.
 
     The entry comes first: killed at any point after it, the timer still finds the work.
@@ -31,7 +31,7 @@ def hand_over(arguments: argparse.Namespace, name: str, sources: Sequence[str]) 
     state = StateDirectory(Path(os.path.abspath(arguments.state_dir)))  # noqa: PTH100 - links in it are the user's choice
     try:
         state.prepare()
-        state.request(name, {"schema": "stapleguard.queue/1", "sources": [*sources], "client": "certbot"})
+        state.request(name, {"schema": "stapleguard.queue/1", "sources": [*sources], "client": client})
     except DiskFault:
         return False  # the run itself says what is wrong with the disk
     if arguments.wait or not _as_the_unit_would(arguments) or not host.booted():
@@ -43,7 +43,7 @@ def hand_over(arguments: argparse.Namespace, name: str, sources: Sequence[str]) 
         sys.stderr.write(f"stapleguard: {unit} cannot be started, going on here: {why}\n")
         sys.stderr.write("stapleguard: hint: `stapleguard install` writes the units\n")
         return False
-    _say(arguments, name, unit)
+    _say(arguments, name, unit, client)
     return True
 
 
@@ -60,8 +60,8 @@ def _as_the_unit_would(arguments: argparse.Namespace) -> bool:
     return default and not any(wishes)
 
 
-def _say(arguments: argparse.Namespace, name: str, unit: str) -> None:
-    text = f"{name}: handed over to {unit}"
+def _say(arguments: argparse.Namespace, name: str, unit: str, client: str) -> None:
+    text = f"{name}: handed over to {unit} (from {client})"
     host.journal_send(
         {
             "SYSLOG_IDENTIFIER": "stapleguard",
@@ -73,7 +73,7 @@ def _say(arguments: argparse.Namespace, name: str, unit: str) -> None:
     )
     if arguments.json:
         document: dict[str, str | int] = {"schema": "stapleguard.hook/1", "verdict": "pending", "exit": 0}
-        document |= {"lineage": name, "unit": unit}
+        document |= {"lineage": name, "unit": unit, "client": client}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
         sys.stdout.write(f"{text}; the verdict: journalctl -t stapleguard LINEAGE={name}\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from stapleguard import host, report
+from stapleguard.cli import manual
 from stapleguard.config import SCHEMA, Config
 from stapleguard.disk import StateDirectory, read_bounded, replace_file
 from stapleguard.finding import Finding
@@ -29,7 +30,7 @@ _SAVED: Final = ".stapleguard-saved"
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """Where things go: the host itself, or a packager's tree."""
 
     root: Path
@@ -51,11 +52,16 @@ class _File:
 
 def install(arguments: argparse.Namespace) -> int:
     """Write what is not there yet; a file that a person changed is kept beside ours."""
-    place = _place(arguments, arguments.program)
+    return _told(arguments, apply(arguments))
+
+
+def apply(arguments: argparse.Namespace) -> list[str]:
+    """Do what `install` does and return what was done."""
+    place = place_of(arguments, arguments.program)
     done: list[str] = []
     place.state.prepare()
     noted = dict(place.state.observation(NOTE))
-    for file in _files(place):
+    for file in files_of(place):
         done += _write(place, file, noted)
     config = place.root / _CONFIG
     if not config.exists():
@@ -65,15 +71,15 @@ def install(arguments: argparse.Namespace) -> int:
     if arguments.root is None:
         place.state.observe(NOTE, noted)
         done += _activate() if done else []
-    return _told(arguments, done)
+    return done
 
 
 def uninstall(arguments: argparse.Namespace) -> int:
     """Remove what `install` wrote; staple files go first, for nobody would renew them (promise I11)."""
-    place = _place(arguments, None)
+    place = place_of(arguments, None)
     noted = place.state.observation(NOTE)
-    done = [*_withdraw(arguments), *_deactivate()] if arguments.root is None else []
-    ours = {file.path: _digest(file.text.encode()) for file in _files(place)}
+    done = [*_withdraw(arguments), *deactivate()] if arguments.root is None else []
+    ours = {file.path: _digest(file.text.encode()) for file in files_of(place)}
     removed: list[str] = []
     for path in {**ours, **noted}:
         target = place.root / path
@@ -97,7 +103,8 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _place(arguments: argparse.Namespace, program: str | None) -> _Place:
+def place_of(arguments: argparse.Namespace, program: str | None) -> Place:
+    """Say where things go."""
     state = Path(os.path.abspath(arguments.state_dir))  # noqa: PTH100 - links in it are the user's choice
     if arguments.root is None:
         if os.geteuid() != 0:
@@ -105,13 +112,11 @@ def _place(arguments: argparse.Namespace, program: str | None) -> _Place:
         own = program or _this_program()
         # journald reads no catalogue below /etc.
         catalogue = "usr/local/lib/systemd/catalog"
-        return _Place(
-            Path("/"), "etc/systemd/system", catalogue, "etc/tmpfiles.d", own, StateDirectory(state)
-        )
+        return Place(Path("/"), "etc/systemd/system", catalogue, "etc/tmpfiles.d", own, StateDirectory(state))
     root = Path(os.path.abspath(arguments.root))  # noqa: PTH100 - links in it are the user's choice
     inside = StateDirectory(root / state.relative_to("/"))
     library = "usr/lib/systemd"
-    return _Place(
+    return Place(
         root, f"{library}/system", f"{library}/catalog", "usr/lib/tmpfiles.d", program or _PACKAGED, inside
     )
 
@@ -136,7 +141,8 @@ def sources() -> Path:
     raise UsageError("the unit files are missing from this installation", "install the package again")
 
 
-def _files(place: _Place) -> Iterator[_File]:
+def files_of(place: Place) -> Iterator[_File]:
+    """Yield every file that is ours."""
     if any(char.isspace() or char in "%\\\"'$" for char in place.program):
         raise UsageError(f"a unit cannot start {place.program!r}", "install it under a plain path")
     for source in sorted(sources().iterdir()):
@@ -150,6 +156,10 @@ def _files(place: _Place) -> Iterator[_File]:
                 yield _File(f"{place.tmpfiles}/stapleguard.conf", text)
             case _:
                 continue
+    # What a package brings is below /usr/share; /usr/local is the administrator's.
+    share = "usr/local/share" if place.root == Path("/") else "usr/share"
+    yield _File(f"{share}/man/man1/stapleguard.1", manual.page())
+    yield _File(f"{share}/bash-completion/completions/stapleguard", manual.completion())
     certbot = place.root / "etc/letsencrypt"
     if place.root != Path("/") or certbot.is_dir() or shutil.which("certbot", path=host.PATH):
         about = "# certbot runs this after each renewal (certbot manual, --deploy-hook)."
@@ -166,6 +176,7 @@ def default_configuration() -> str:
             table = own
             lines += ["", f"# [{table}]"]
         lines += [f"# {about.about}", f"# {name} = {_toml(getattr(defaults, about.attribute))}"]
+    lines += ["", "# Alert channels are tables of their own: docs/how-to/alerts.md."]
     lines += ["", "# One table for each lineage that needs one:", '# [lineage."example.org"]']
     lines += ['# sources = ["/etc/letsencrypt/live/example.org"]', '# endpoints = ["www.example.org:443"]']
     return "\n".join(lines) + "\n"
@@ -187,7 +198,7 @@ def _toml(value: object) -> str:
             return f'"{getattr(value, "value", "")}"'
 
 
-def _write(place: _Place, file: _File, noted: dict[str, Json]) -> list[str]:
+def _write(place: Place, file: _File, noted: dict[str, Json]) -> list[str]:
     target, data = place.root / file.path, file.text.encode()
     digest = _digest(data)
     said: list[str] = []
@@ -236,7 +247,8 @@ def _activate() -> list[str]:
     return said
 
 
-def _deactivate() -> list[str]:
+def deactivate() -> list[str]:
+    """Stop what was started; return what was done."""
     if not host.booted():
         return []
     done = host.systemctl("disable", "--now", RETRY_TIMER, _RECOVER, timeout=60.0)

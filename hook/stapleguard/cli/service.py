@@ -1,105 +1,40 @@
-"""What the units run: `retry`, `refresh`, `recover`, `alert unit`; and how a run is told to the journal."""
+"""What the units run: `retry`, `refresh` and `recover`."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
-from stapleguard import report, trouble
+from stapleguard import trouble
 from stapleguard.cli import _budget, _end, _world
+from stapleguard.cli.telling import Teller, announce, deliver, tell, well
 from stapleguard.diagnosis import Result, unique
-from stapleguard.disk import DiskFault, StateDirectory
 from stapleguard.engine.refresh import refresh, withdraw
 from stapleguard.engine.run import Budget
 from stapleguard.engine.undo import recover
 from stapleguard.engine.upkeep import attend, keep_up
 from stapleguard.engine.world import World
 from stapleguard.freshness import Course
-from stapleguard.host import SystemClock
-from stapleguard.model import ExitStatus, Json, LockBusy, UsageError, Verdict
+from stapleguard.model import Json, LockBusy, UsageError, Verdict
 
-TROUBLE: Final = "trouble"
-"""The observation that holds what a person was told of."""
-_UNIT: Final = "STAPLEGUARD_UNIT"
-"""Set by our units, to their name."""
 _LOCK_PATIENCE: Final = 45.0
 _LOCK_POLL: Final = 0.1
-_NO_TROUBLE: Final = frozenset(
-    str(int(one)) for one in (ExitStatus.PENDING, ExitStatus.BUSY, ExitStatus.INTERRUPTED)
-)
-_VERDICTS: Final = frozenset(str(int(one.exit_status)) for one in Verdict) - _NO_TROUBLE
-"""Exit statuses after which a run has noted its trouble, unless the disk did not take the note."""
 
 
 # --- telling ---------------------------------------------------------------------------------------------
 
 
-def tell(world: World, result: Result) -> None:
-    """Tell the journal of one result, and of the end of a trouble that a person knows of."""
-    report.to_journal(result, uuid.uuid4().hex)
-    lineage = result.extra.get("lineage")
-    if not isinstance(lineage, str):
-        return
-    if _UNIT not in os.environ and result.verdict not in trouble.GOOD:
-        return  # whoever runs this by hand has been told; only a unit's failure calls for an alert
-    now = world.clock.now()
-    with _book(world.state) as book:
-        book[0], ended = trouble.after(book[0], lineage, result.verdict, result.cause, now)
-    if ended is not None:
-        report.over(ended)
-
-
-@contextmanager
-def _book(state: StateDirectory) -> Iterator[list[trouble.Book]]:
-    """Lend the one book of troubles to be replaced; what cannot be written is told again another time."""
-    lent: list[trouble.Book] = [{}]
-    if not (state.root / "observations").is_dir():
-        yield lent
-        return
-    with ExitStack() as held:
-        with suppress(DiskFault):
-            held.enter_context(state.noting())
-        lent[0] = trouble.from_json(state.observation(TROUBLE))
-        yield lent
-        with suppress(DiskFault):
-            state.observe(TROUBLE, trouble.to_json(lent[0]))
+def _teller(world: World) -> Teller:
+    return Teller(world.state, world.config, world.clock)
 
 
 def _unit_is_well(world: World) -> None:
     """End the trouble of the unit that runs us: it came to its end."""
-    unit = os.environ.get(_UNIT, "")
-    with _book(world.state) as book:
-        known = book[0].get(unit)
-        book[0] = trouble.without(book[0], unit)
-    if known is not None and known.told:
-        report.over(known)
-
-
-def alert(arguments: argparse.Namespace) -> int:
-    """Tell what has not been told yet; a run that ended in a verdict has noted its trouble itself."""
-    state = StateDirectory(Path(os.path.abspath(arguments.state_dir)))  # noqa: PTH100 - links in it are the user's choice
-    state.prepare()
-    unit = os.environ.get("MONITOR_UNIT") or arguments.unit
-    ended = os.environ.get("MONITOR_SERVICE_RESULT", "")
-    status = os.environ.get("MONITOR_EXIT_STATUS", "")
-    with _book(state) as book:
-        told_itself = status in _NO_TROUBLE or (status in _VERDICTS and bool(book[0]))
-        if ended not in ("", "success") and not (ended == "exit-code" and told_itself):
-            kind = f"{ended} {status}".strip()
-            book[0] = trouble.crashed(book[0], unit, kind, SystemClock().now())
-        book[0], news = trouble.tell(book[0])
-    for one in news:
-        report.alert(one, unit)
-    if arguments.json:
-        told: list[Json] = [one.about for one in news]
-        report.print_json({"schema": "stapleguard.alert/1", "exit": 0, "told": told})
-    return int(ExitStatus.OK)
+    well(_teller(world), os.environ.get("STAPLEGUARD_UNIT", ""))
 
 
 # --- working ---------------------------------------------------------------------------------------------
@@ -139,6 +74,11 @@ def retry(arguments: argparse.Namespace) -> int:
             names = arguments.lineage or [*world.state.queue()]
             results = [_until_nothing_new(world, name, budget) for name in dict.fromkeys(names)]
     _unit_is_well(world)
+    if arguments.due:
+        # Also without systemd, whose OnFailure= is otherwise the one who tells.
+        announce(_teller(world), os.environ.get("STAPLEGUARD_UNIT", "stapleguard retry"))
+    else:
+        deliver(_teller(world))
     return _end(arguments, _summary("retry", results, "retried"))
 
 
@@ -160,6 +100,7 @@ def refresh_command(arguments: argparse.Namespace) -> int:
         results = refresh(world, budget)
         for one in results:
             tell(world, one)
+    deliver(_teller(world))
     return _end(arguments, _summary("refresh", results, "refreshed"))
 
 

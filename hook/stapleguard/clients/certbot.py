@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from stapleguard.clients.call import Call, Client
 from stapleguard.config import NAME
 from stapleguard.model import Renewal, UsageError, escape
 
@@ -15,8 +16,7 @@ def renewal(environment: Mapping[str, str]) -> Renewal:
     if not lineage:
         raise UsageError(
             "RENEWED_LINEAGE is not set",
-            "this command is called by certbot (--deploy-hook 'stapleguard hook'); "
-            "by hand use `stapleguard deploy`",
+            "certbot sets it for --deploy-hook 'stapleguard hook'; by hand use `stapleguard deploy`",
         )
     path = Path(lineage)
     shown = escape(lineage)
@@ -39,3 +39,10 @@ def renewal(environment: Mapping[str, str]) -> Renewal:
                 f"{escape(str(link))} leads outside of {escape(str(archive))}", "run `certbot certificates`"
             )
     return Renewal(path.name, str(path), tuple(environment.get("RENEWED_DOMAINS", "").split()), "certbot")
+
+
+def _calls(call: Call) -> bool:
+    return call.any_of("RENEWED_LINEAGE", "RENEWED_DOMAINS")
+
+
+CLIENT = Client("certbot", _calls, lambda call: renewal(call.environment))

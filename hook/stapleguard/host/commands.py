@@ -48,20 +48,23 @@ class Completed:
     seconds: float
 
 
-def run(argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = None) -> Completed:
+def run(
+    argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = None, given: bytes = b""
+) -> Completed:
     """Run a program to its end or for `timeout` seconds; never raises for what the program does.
 
-    It gets no terminal, no standard input, the root directory as its working directory, and an
-    environment of PATH, LANG, HOME and what `env` adds. It leads a process group, and the whole
-    group is killed when the time is over or when we are interrupted; a daemon that a finished
-    program leaves behind goes on, and is not waited for even if it keeps our pipes open.
+    It gets no terminal, `given` and nothing else on standard input, the root directory as its
+    working directory, and an environment of PATH, LANG, HOME and what `env` adds. It leads a process
+    group, and the whole group is killed when the time is over or when we are interrupted; a daemon
+    that a finished program leaves behind goes on, and is not waited for even if it keeps our pipes open.
     """
     words = tuple(argv)
     started = time.monotonic()
+    stdin = _input(given)
     try:
         child = subprocess.Popen(
             words,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=_environment(env or {}),
@@ -72,6 +75,9 @@ def run(argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = Non
         return Completed(words, _NOT_FOUND, "", str(error), time.monotonic() - started)
     except (OSError, ValueError) as error:
         return Completed(words, _CANNOT_EXECUTE, "", str(error), time.monotonic() - started)
+    finally:
+        if stdin != subprocess.DEVNULL:
+            os.close(stdin)
     try:
         with child:
             try:
@@ -96,6 +102,17 @@ def signalled(pid: int, number: signal.Signals) -> Completed:
     except OSError as error:
         return Completed(words, 1, "", error.strerror or str(error), time.monotonic() - started)
     return Completed(words, 0, "", "", time.monotonic() - started)
+
+
+def _input(given: bytes) -> int:
+    """A descriptor to read `given` from; a file in memory, since a pipe would have to be fed meanwhile."""
+    if not given:
+        return subprocess.DEVNULL
+    memory = os.memfd_create("stapleguard-input", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(memory), "wb") as file:
+        file.write(given)
+    os.lseek(memory, 0, os.SEEK_SET)
+    return memory
 
 
 def with_bind(source: str, target: str, argv: Sequence[str], timeout: float) -> Completed | None:

@@ -70,7 +70,7 @@ def to_journal(result: Result, run_id: str) -> None:
 
 def alert(trouble: Trouble, unit: str) -> None:
     """Tell the journal that a person is needed; channels that reach a person take it from there."""
-    what = f"{trouble.verdict}, {trouble.cause}".removesuffix(", ") or f"ended with {trouble.kind}"
+    what = f"{trouble.verdict}, {trouble.cause}".removesuffix(", ") or _kind(trouble)
     text = f"{trouble.about}: {what}, since {rfc3339(trouble.since)}"
     _say({**_about(trouble), "MESSAGE_ID": ALERT_ID, "MESSAGE": text, "PRIORITY": "2", "FAILED_UNIT": unit})
 
@@ -79,6 +79,11 @@ def over(trouble: Trouble) -> None:
     """Tell the journal that what a person was alerted to is over."""
     text = f"{trouble.about}: over, {trouble.cause or trouble.verdict or trouble.kind}"
     _say({**_about(trouble), "MESSAGE_ID": OVER_ID, "MESSAGE": text, "PRIORITY": "5"})
+
+
+def _kind(trouble: Trouble) -> str:
+    message = trouble.facts.get("message")
+    return escape(message) if isinstance(message, str) and message else f"ended with {trouble.kind}"
 
 
 def _about(trouble: Trouble) -> dict[str, str]:

@@ -1,0 +1,23 @@
+"""getssl's RELOAD_CMD, which gets no variables: "stapleguard hook --client getssl DOMAIN" (getssl.cfg)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stapleguard.clients.call import Call, Client, Idle, from_files, identifier, never
+from stapleguard.model import Renewal
+
+
+def _receive(call: Call) -> Renewal | Idle:
+    name = identifier(call, "getssl")
+    home = call.environment.get("HOME") or "/root"
+    folder = Path(call.store or f"{home}/.getssl") / name
+    files = {
+        "privkey": ("the key of getssl", str(folder / f"{name}.key")),
+        "cert": ("the certificate of getssl", str(folder / f"{name}.crt")),
+        "chain": ("the chain of getssl", str(folder / "chain.crt")),
+    }
+    return from_files("getssl", call.name or name, (name,), files)
+
+
+CLIENT = Client("getssl", never, _receive)

@@ -1,0 +1,285 @@
+"""What each ACME client says to its hook: recorded calls, the same with a part missing, and who is who.
+
+As lego 4.35.2 and 5.3.1, acme.sh 3.1.4, dehydrated 0.7.2, mod_md 2.6.11, uacme 1.7.4, getssl 2.51 and
+caddy-events-exec document or set it; those that Debian packages run in tests/server/test_acme_clients.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from stapleguard.clients import CLIENTS, Call, Idle, links, receive
+from stapleguard.disk import StateDirectory
+from stapleguard.model import Renewal, UsageError
+
+pytestmark = pytest.mark.unit
+
+NAME = "www.a.test"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One call; `{home}` stands for a directory that has the files named."""
+
+    files: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    client: str = ""
+
+    def call(self, home: Path) -> Call:
+        def full(text: str) -> str:
+            return text.replace("{home}", str(home))
+
+        for file in self.files:
+            path = home / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file)
+        environment = {key: full(value) for key, value in self.environment.items()}
+        options = {key: full(value) for key, value in self.options.items()}
+        return Call(environment, tuple(map(full, self.words)), **options)
+
+
+LEGO = (f"{NAME}.crt", f"{NAME}.key", f"{NAME}.issuer.crt")
+DEHYDRATED = tuple(f"certs/{NAME}/{kind}.pem" for kind in ("privkey", "cert", "fullchain", "chain"))
+RECORDED = {
+    "lego 4": Recorded(
+        LEGO,
+        {
+            "LEGO_ACCOUNT_EMAIL": "a@a.test",
+            "LEGO_CERT_DOMAIN": NAME,
+            "LEGO_CERT_PATH": "{home}/www.a.test.crt",
+            "LEGO_CERT_KEY_PATH": "{home}/www.a.test.key",
+            "LEGO_ISSUER_CERT_PATH": "{home}/www.a.test.issuer.crt",
+        },
+    ),
+    "lego 5": Recorded(
+        LEGO,
+        {
+            "LEGO_HOOK_ACCOUNT_ID": "a@a.test",
+            "LEGO_HOOK_ACCOUNT_SERVER": "https://ca.test/directory",
+            "LEGO_HOOK_CERT_NAME": NAME,
+            "LEGO_HOOK_CERT_NAME_SANITIZED": NAME,
+            "LEGO_HOOK_CERT_KEY_TYPE": "EC256",
+            "LEGO_HOOK_CERT_DOMAINS": f"{NAME},a.test",
+            "LEGO_HOOK_CERT_PATH": "{home}/www.a.test.crt",
+            "LEGO_HOOK_CERT_KEY_PATH": "{home}/www.a.test.key",
+            "LEGO_HOOK_ISSUER_CERT_PATH": "{home}/www.a.test.issuer.crt",
+        },
+    ),
+    "acme.sh": Recorded(
+        (f"{NAME}.key", f"{NAME}.cer", "ca.cer", "fullchain.cer"),
+        {
+            "Le_Domain": NAME,
+            "CERT_PATH": "{home}/www.a.test.cer",
+            "CERT_KEY_PATH": "{home}/www.a.test.key",
+            "CA_CERT_PATH": "{home}/ca.cer",
+            "CERT_FULLCHAIN_PATH": "{home}/fullchain.cer",
+        },
+    ),
+    "dehydrated": Recorded(
+        DEHYDRATED,
+        words=("deploy_cert", NAME, *(f"{{home}}/{file}" for file in DEHYDRATED), "1763000000"),
+    ),
+    "dehydrated unchanged": Recorded(
+        DEHYDRATED, words=("unchanged_cert", NAME, *(f"{{home}}/{file}" for file in DEHYDRATED))
+    ),
+    "dehydrated ocsp": Recorded(
+        (*DEHYDRATED, f"certs/{NAME}/ocsp.der"),
+        words=("deploy_ocsp", NAME, f"{{home}}/certs/{NAME}/ocsp.der", "1763000000"),
+    ),
+    "mod_md": Recorded(
+        (f"domains/{NAME}/privkey.pem", f"domains/{NAME}/pubcert.pem"),
+        words=("installed", NAME),
+        options={"store": "{home}"},
+    ),
+    "uacme": Recorded(
+        (f"{NAME}/cert.pem", f"private/{NAME}/key.pem"),
+        words=(NAME,),
+        options={"store": "{home}"},
+        client="uacme",
+    ),
+    "getssl": Recorded(
+        tuple(f".getssl/{NAME}/{file}" for file in (f"{NAME}.key", f"{NAME}.crt", "chain.crt")),
+        {"HOME": "{home}"},
+        words=(NAME,),
+        client="getssl",
+    ),
+    "caddy": Recorded(
+        (f"certificates/ca/{NAME}/{NAME}.crt", f"certificates/ca/{NAME}/{NAME}.key"),
+        words=(NAME, *(f"certificates/ca/{NAME}/{NAME}.{end}" for end in ("crt", "key"))),
+        options={"store": "{home}"},
+        client="caddy",
+    ),
+    "files (step)": Recorded(
+        (f"{NAME}.crt", f"{NAME}.key"),
+        options={"cert": f"{{home}}/{NAME}.crt", "key": f"{{home}}/{NAME}.key"},
+    ),
+    "files with a chain": Recorded(
+        (f"{NAME}/cert.pem", f"{NAME}/key.pem", f"{NAME}/ca.pem"),
+        options={kind: f"{{home}}/{NAME}/{file}.pem" for kind, file in
+                 (("cert", "cert"), ("key", "key"), ("chain", "ca"))},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", RECORDED)
+def test_a_recorded_call(which: str, tmp_path: Path) -> None:
+    recorded = RECORDED[which]
+    taken = receive(recorded.call(tmp_path), recorded.client)
+    assert isinstance(taken, Renewal)
+    assert (taken.name, taken.client) == (NAME, which.split()[0])
+    state = StateDirectory(tmp_path / "state")
+    state.prepare()
+    folder = Path(links.directory(state, taken))
+    assert folder.name == NAME
+    assert (folder / "privkey.pem").read_text().endswith(("key", "privkey.pem", "key.pem"))
+    assert (folder / "fullchain.pem").exists() or (folder / "chain.pem").exists()
+    assert (folder / "cert.pem").exists() or (folder / "fullchain.pem").exists()
+    # The same again changes nothing.
+    before = {path: path.lstat().st_ino for path in folder.iterdir()}
+    assert links.directory(state, taken) == str(folder)
+    assert {path: path.lstat().st_ino for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("which", "variable"),
+    [
+        ("lego 4", "LEGO_CERT_PATH"),
+        ("lego 4", "LEGO_CERT_KEY_PATH"),
+        ("lego 4", "LEGO_CERT_DOMAIN"),
+        ("lego 5", "LEGO_HOOK_CERT_PATH"),
+        ("lego 5", "LEGO_HOOK_CERT_KEY_PATH"),
+        ("lego 5", "LEGO_HOOK_CERT_NAME"),
+        ("acme.sh", "Le_Domain"),
+        ("acme.sh", "CERT_PATH"),
+        ("acme.sh", "CERT_KEY_PATH"),
+        ("acme.sh", "CA_CERT_PATH"),
+        ("acme.sh", "CERT_FULLCHAIN_PATH"),
+    ],
+)
+def test_half_an_environment_names_what_is_missing(which: str, variable: str, tmp_path: Path) -> None:
+    call = RECORDED[which].call(tmp_path)
+    for environment in (
+        {key: value for key, value in call.environment.items() if key != variable},
+        {**call.environment, variable: ""},
+    ):
+        with pytest.raises(UsageError, match=f"^{variable} is not set") as caught:
+            receive(replace(call, environment=environment))
+        assert caught.value.hint
+    if variable.endswith("PATH"):
+        gone = {**call.environment, variable: f"{tmp_path}/gone"}
+        with pytest.raises(UsageError, match=f"^{variable} is not a file"):
+            receive(replace(call, environment=gone))
+        for path in (f"{tmp_path}/x\n", f"{tmp_path}/../{tmp_path.name}/{LEGO[0]}"):
+            with pytest.raises(UsageError, match=f"^{variable} is no usable path") as caught:
+                receive(replace(call, environment={**call.environment, variable: path}))
+            assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("which", ["dehydrated", "dehydrated unchanged", "dehydrated ocsp"])
+def test_half_a_word_names_what_is_missing(which: str, tmp_path: Path) -> None:
+    call = RECORDED[which].call(tmp_path)
+    names = (
+        ["DOMAIN", "OCSPFILE"]
+        if "ocsp" in which
+        else ["DOMAIN", "KEYFILE", "CERTFILE", "FULLCHAINFILE", "CHAINFILE"]
+    )
+    for position, name in enumerate(names, 1):
+        with pytest.raises(UsageError, match=f"without {name}"):
+            receive(replace(call, words=call.words[:position]))
+
+
+@pytest.mark.parametrize(
+    ("words", "client", "said"),
+    [
+        (("installed",), "", "without a domain"),
+        (("installed", "../x"), "", "is no name for a lineage"),
+        (("installed", NAME), "", "no store of mod_md has"),
+        ((), "uacme", "needs the certificate's name"),
+        (("../x",), "uacme", "is no name for a lineage"),
+        ((NAME,), "getssl", "is not a file"),
+        ((NAME,), "caddy", "without certificate_path"),
+        ((NAME, "x.crt"), "caddy", "without private_key_path"),
+        ((), "dehydrated", "dehydrated gave no word"),
+        (("frobnicate",), "", "no ACME client calls its hook with frobnicate"),
+        ((), "lego", "LEGO_CERT_PATH is not set"),
+        ((), "", "RENEWED_LINEAGE is not set, nor"),
+    ],
+)
+def test_what_cannot_be_is_refused(words: tuple[str, ...], client: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        receive(Call({"HOME": str(tmp_path)}, words, store=str(tmp_path)), client)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(("given", "missing"), [("cert", "--key"), ("key", "--cert"), ("chain", "--cert")])
+def test_files_come_together(given: str, missing: str) -> None:
+    with pytest.raises(UsageError, match=f"^{missing} is missing"):
+        receive(replace(Call({}), **{given: "/x"}))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (
+            "this_hookscript_is_broken__dehydrated_is_working_fine__please_ignore_unknown_hooks_in_your_script",
+        ),
+        ("startup_hook",),
+        ("exit_hook", "an error\nof many lines"),
+        ("deploy_challenge", NAME, "token", "value"),
+        ("sync_cert", "a", "b", "c", "d", "e"),
+        ("request_failure", "404", "--reason", "HEAD", "x: y"),
+        ("renewed", NAME),
+        ("errored", NAME),
+        ("ocsp-renewed", NAME),
+        ("challenge-setup:http-01:a.test", NAME),
+    ],
+)
+def test_what_is_none_of_our_business_is_a_success(words: tuple[str, ...]) -> None:
+    assert isinstance(receive(Call({}, words)), Idle)
+
+
+def test_a_word_of_tomorrow_is_a_success_where_dehydrated_is_named() -> None:
+    assert receive(Call({}, ("deploy_moon", "x")), "dehydrated") == Idle("dehydrated", "deploy_moon")
+
+
+def test_two_at_once_are_refused_unless_one_is_named(tmp_path: Path) -> None:
+    lego, acmesh = (RECORDED[one].call(tmp_path).environment for one in ("lego 4", "acme.sh"))
+    both = Call({**lego, **acmesh})
+    with pytest.raises(UsageError, match=r"could be that of lego and acme\.sh"):
+        receive(both)
+    assert receive(both, "acme.sh").client == "acme.sh"
+    # What is given by hand counts before an environment that may be left over.
+    by_hand = RECORDED["files (step)"].call(tmp_path)
+    assert receive(replace(both, cert=by_hand.cert, key=by_hand.key)).client == "files"
+
+
+def test_a_name_of_ones_own(tmp_path: Path) -> None:
+    call = RECORDED["dehydrated"].call(tmp_path)
+    taken = receive(replace(call, name="own"))
+    assert isinstance(taken, Renewal)
+    assert (taken.name, taken.directory) == ("own", "")
+    with pytest.raises(UsageError, match="--name is no name"):
+        receive(replace(call, name="../x"))
+
+
+def test_links_follow_the_client(tmp_path: Path) -> None:
+    state = StateDirectory(tmp_path / "state")
+    state.prepare()
+    folder = Path(
+        links.directory(state, Renewal("a", "", (), "x", {"privkey": "/k1", "cert": "/c", "chain": "/h"}))
+    )
+    links.directory(state, Renewal("a", "", (), "x", {"privkey": "/k2", "fullchain": "/f"}))
+    assert {one.name: str(one.readlink()) for one in folder.iterdir()} == {
+        "privkey.pem": "/k2",
+        "fullchain.pem": "/f",
+    }
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_every_client_has_a_recorded_call() -> None:
+    assert {one.split()[0] for one in RECORDED} | {"certbot"} == set(CLIENTS)
