@@ -23,10 +23,12 @@ from stapleguard.host.proc import (
     process,
     processes,
     shares_root,
+    started_at,
     unit_of,
     working_directory,
 )
 from stapleguard.host.systemd import Timer, booted, start, systemctl, timer
+from stapleguard.host.vantage import Tried, Try, differs, try_as
 
 __all__ = [
     "PATH",
@@ -37,10 +39,13 @@ __all__ = [
     "Process",
     "SystemClock",
     "Timer",
+    "Tried",
+    "Try",
     "accepted",
     "accepting",
     "booted",
     "children",
+    "differs",
     "draw",
     "holders",
     "journal_send",
@@ -53,8 +58,10 @@ __all__ = [
     "run",
     "shares_root",
     "start",
+    "started_at",
     "systemctl",
     "timer",
+    "try_as",
     "unit_of",
     "with_bind",
     "working_directory",
