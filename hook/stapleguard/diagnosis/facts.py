@@ -216,8 +216,6 @@ class Facts:
     server: Server | None = None
     handshakes: tuple[Finding, ...] = ()
     """What the handshakes showed, as it is told anyway."""
-    staple_ended: bool = False
-    """Whether a good staple was seen before and is gone now."""
     unseen: tuple[Unseen, ...] = ()
     dates: tuple[tuple[str, datetime], ...] = ()
     """(who, its clock) of everybody who told the time in an HTTP answer, at about `now`."""

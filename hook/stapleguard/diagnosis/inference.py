@@ -210,7 +210,7 @@ def _logged(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
             f"{server.kind} failed before, though it would succeed now: {one.message}",
             [f"its log: {one.evidence.get('line', one.message)}", "the same request succeeds from here now"],
             ["the same line again after a reload"],
-            remedy=remedies.reload(server, facts),
+            remedy=remedies.reload(server),
         )
         return
     if gone:

@@ -58,7 +58,7 @@ def block(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             f"the certificate path {block.variable.value} holds a variable: nginx cannot staple for it",
             [f"{block.variable.where}: ssl_certificate {block.variable.value}", "nginx logs nothing of this"],
             ["a fixed path in force for this name"],
-            remedy=remedies.variable(block, facts.subject),
+            remedy=remedies.variable(block),
         )
         return
     if not block.on:
@@ -111,7 +111,7 @@ def staple_file(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             f"{file.path} is good on disk, but {server.kind} still staples what it read before",
             ["the file passes the judge", "the staple of the handshake does not"],
             ["a reload after which the same staple is sent"],
-            remedy=remedies.reload(server, facts),
+            remedy=remedies.reload(server),
         )
 
 
@@ -128,5 +128,5 @@ def unloaded(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
         f"{server.load.changed_since} is newer than the running {server.kind}: it was not reloaded",
         [f"{server.load.changed_since} changed after the workers were started", "on disk nothing is wrong"],
         ["the same symptom after a reload"],
-        remedy=remedies.reload(server, facts),
+        remedy=remedies.reload(server),
     )

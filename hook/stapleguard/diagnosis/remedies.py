@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from stapleguard.diagnosis.facts import Block, Door, Facts, Knock, Name, Server, StapleFile, Symptom
+from stapleguard.diagnosis.facts import Block, Door, Facts, Knock, Name, Server, StapleFile
 from stapleguard.finding import CATALOGUE, Code, Finding
 
 WHY_UNUSED: Final[Mapping[Code, str]] = {
@@ -32,14 +32,9 @@ def load_again(server: Server | None) -> str:
             return "Reload the server: most wait for minutes after a failure (nginx 300 s, Apache up to 1 h)."
 
 
-def verify(subject: str) -> str:
-    """How to see that it is over."""
-    return f"`stapleguard doctor {subject}` must then name nothing."
-
-
-def reload(server: Server, facts: Facts) -> str:
+def reload(server: Server) -> str:
     """Nothing is to be mended."""
-    return _steps(f"Nothing is to be mended: {load_again(server)}", verify(facts.subject))
+    return _steps(f"Nothing is to be mended: {load_again(server)}")
 
 
 def test_refuses(server: Server, said: Finding) -> str:
@@ -52,14 +47,13 @@ def test_refuses(server: Server, said: Finding) -> str:
     )
 
 
-def variable(block: Block, subject: str) -> str:
+def variable(block: Block) -> str:
     """A certificate path with a variable."""
     return _steps(
         f"In the server block at {block.where} give this name a fixed path: `ssl_certificate "
         f"/PATH/fullchain.pem;` "
         f"and its key, or a server block of its own.",
         "`nginx -t && nginx -s reload`.",
-        verify(subject),
     )
 
 
@@ -74,7 +68,7 @@ def stapling_off(server: Server, block: Block, facts: Facts) -> str:
     resolver = ""
     if not block.resolver.value and facts.names:
         resolver = "Beside it `resolver ADDRESS valid=300s;` with one of `grep nameserver /etc/resolv.conf`."
-    return _steps(line, resolver, load_again(server), verify(facts.subject))
+    return _steps(line, resolver, load_again(server))
 
 
 def https(block: Block, url: str) -> str:
@@ -255,8 +249,3 @@ def trust(server: Server, block: Block) -> str:
         load_again(server),
         f"In a hurry: `ssl_stapling_verify off;` at {block.verify.where}.",
     )
-
-
-def symptom(facts: Facts) -> str:
-    """The symptom as a person says it."""
-    return "some workers send no staple" if facts.symptom is Symptom.PARTIAL else facts.symptom.value

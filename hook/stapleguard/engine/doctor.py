@@ -20,7 +20,7 @@ from stapleguard.engine.survey import survey
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, Finding, criticals, find
 from stapleguard.inventory import Place
-from stapleguard.model import Endpoint, Json, Severity, Verdict
+from stapleguard.model import Json, Severity, Verdict
 from stapleguard.wire.fetch import fetch_issuer
 from stapleguard.wire.line import is_local
 from stapleguard.wire.trust import verify_path
@@ -46,7 +46,8 @@ def doctor_place(world: World, place: Place, timeout: float) -> Result:
     if leaf is not None and issuer is None and instance is not None and local is not None:
         block = bedside.block(instance, local)
         issuer = _issuer(world, leaf, bedside.certificates(block.trusted.value) if block else ())
-    case = Case(place.authority, leaf, issuer, strands, instance, local)
+    asked = f" --sni {place.server_name}" if place.server_name else ""
+    case = Case(f"{place.authority}{asked}", leaf, issuer, strands, instance, local)
     more = tuple(one for one in looked.findings if one.code in _OF_THE_PLACE)
     return _concluded(world, case, more, {})
 
@@ -160,6 +161,7 @@ def _about(facts: Facts) -> dict[str, Json]:
     server = facts.server
     return {
         "symptom": facts.symptom.value,
+        "verify": f"stapleguard doctor {facts.subject}",
         "server": None
         if server is None
         else {
@@ -189,8 +191,3 @@ def _about(facts: Facts) -> dict[str, Json]:
         ],
         "unseen": [{"what": one.what, "why": one.why, "takes": one.takes} for one in facts.unseen],
     }
-
-
-def endpoint_of(place: Place) -> Endpoint:
-    """Return the first endpoint of a place, for what is said about it."""
-    return place.at(place.addresses[0] if place.addresses else "")

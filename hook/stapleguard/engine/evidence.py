@@ -96,7 +96,6 @@ def facts_of(world: World, case: Case) -> Facts:
         found.doors,
         server,
         handshakes,
-        False,
         tuple(unseen),
         found.dates,
     )

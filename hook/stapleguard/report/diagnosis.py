@@ -19,6 +19,8 @@ from stapleguard.report.text import TONE, colour, endpoint_line, steps
 
 _WIDTH: Final = 100
 _LABEL: Final = 11
+_COMMAND: Final = re.compile(r"`[^`]*`")
+_GLUE: Final = "\N{NO-BREAK SPACE}"
 _SECRET: Final = re.compile(r"(?i)(//)[^/@\s]+:[^/@\s]+@")
 
 
@@ -34,6 +36,9 @@ def as_text(result: Result, stream: IO[str]) -> str:
         lines += _told(first)
     else:
         lines.append(f"{'cause':<{_LABEL}}nothing is wrong that can be seen from here")
+    verify = result.extra.get("verify")
+    if result.cause is not None and isinstance(verify, str):
+        lines += list(_labelled("then", [f"`{verify}` must name nothing."]))
     others = [one for one in result.findings if one is not first]
     if others:
         lines += ["", "also seen"]
@@ -70,14 +75,16 @@ def _labelled(label: str, texts: Sequence[str]) -> Iterator[str]:
 
 def _wrapped(text: str, first: str, rest: str | None = None) -> list[str]:
     # A command must stay in one piece to be copied.
-    return textwrap.wrap(
-        text,
+    whole = _COMMAND.sub(lambda found: found[0].replace(" ", _GLUE), text)
+    lines = textwrap.wrap(
+        whole,
         _WIDTH,
         initial_indent=first,
         subsequent_indent=rest if rest is not None else first,
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [line.replace(_GLUE, " ") for line in lines]
 
 
 def _texts(value: Json) -> list[str]:
