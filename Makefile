@@ -3,7 +3,7 @@ PYTHON = python3
 ARGS =
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup rehearse test lint docs bench sweep load workers refresh clean
+.PHONY: help setup rehearse test lint docs bench sweep load workers refresh faults clean
 .PHONY: vectors differential fuzz mutants bench-judge judge-coverage
 
 ## help: list the targets
@@ -82,6 +82,11 @@ bench-judge: .venv/.done-test
 judge-coverage: .venv/.done-test
 	@.venv/bin/python -m coverage run --rcfile=setup.cfg -m pytest -q tests/judge/test_vectors.py tests/unit/test_ocsp_judge.py
 	@.venv/bin/python -m coverage report --rcfile=setup.cfg
+
+## faults: every fault of the laboratory, one by one and in pairs, with the table printed (about ten minutes)
+faults: .venv/.done-test
+	@sh tests/install-tools
+	@STAPLEGUARD_FAULTS=all .venv/bin/python -m pytest tests/server/test_faults.py -q -s $(ARGS)
 
 ## clean: remove everything that was made here
 clean:

@@ -203,6 +203,12 @@ def _check(arguments: argparse.Namespace) -> int:
     return check(arguments, _world(arguments))
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    from stapleguard.cli.doctor import doctor
+
+    return doctor(arguments, _world(arguments))
+
+
 def _status(arguments: argparse.Namespace) -> int:
     from stapleguard.cli.overview import status_command
 
@@ -292,6 +298,7 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "hook": _hook,
     "deploy": _deploy,
     "check": _check,
+    "doctor": _doctor,
     "status": _status,
     "retry": _retry,
     "refresh": _refresh,

@@ -217,6 +217,20 @@ def parser() -> argparse.ArgumentParser:
         help="lineages or endpoints; all deployed lineages without any",
     )
     fleet_arguments.add_check(check, _seconds)
+    doctor = add(
+        "doctor",
+        "find out why a staple is missing or bad: the cause, what proves it, the exact fix; change nothing",
+        live="seconds for the handshakes (default 6); the rest takes up to 10 more",
+    )
+    doctor.add_argument(
+        "what",
+        nargs="?",
+        metavar="NAME|HOST:PORT",
+        help="a lineage or an endpoint; all deployed lineages without it",
+    )
+    doctor.add_argument(
+        "--bundle", metavar="FILE", help="write all that was seen, without secrets, for a colleague"
+    )
     add("status", "what is deployed and pending, certificate and staple life left")
     add("refresh", "renew primed staples that are past half their life", live="seconds for each lineage")
     add("recover", "finish or undo whatever a crash left behind", live="seconds for each lineage")

@@ -1,60 +1,72 @@
-"""Why is a staple missing? What tells: the responder asked from here, the server's resolver, its log."""
+"""Why is a staple missing? Everything that can be looked at from here, made into facts, and inferred from."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
-from stapleguard.diagnosis import Need
-from stapleguard.engine import intake
+from cryptography import x509
+
+from stapleguard import material
+from stapleguard.diagnosis import Need, Strand, strand_findings
+from stapleguard.diagnosis.facts import Facts, Server, Symptom, Unseen
+from stapleguard.diagnosis.inference import infer
+from stapleguard.engine import bedside, doors
 from stapleguard.engine.intake import Certificate
 from stapleguard.engine.survey import Survey
 from stapleguard.engine.world import World
-from stapleguard.finding import Code, Finding, find
-from stapleguard.model import escape
-from stapleguard.wire import dns
+from stapleguard.finding import Code, Finding
+from stapleguard.model import Endpoint
+from stapleguard.servers import Instance, nginx, nginx_stapling
 
+_MISSING: Final = frozenset({Code.STAPLE_ABSENT, Code.STAPLE_MUST_STAPLE_UNMET})
+_URLS: Final = 3
 _TAIL: Final = 65536
+_LINES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One certificate at one server: where it was looked at, and what is known of it."""
+
+    subject: str
+    leaf: x509.Certificate | None
+    issuer: x509.Certificate | None
+    strands: tuple[Strand, ...]
+    instance: Instance | None
+    endpoint: Endpoint | None
 
 
 def gather(world: World, found: Survey, certificates: Sequence[Certificate]) -> list[Finding]:
-    """Look at everything that can be looked at from here; only facts, ranked by `diagnosis.cause_of`."""
+    """Find out why what was just proved to be missing is missing; ranked by `diagnosis.cause_of`."""
     findings: list[Finding] = []
     for one in certificates:
-        if one.expected.need is Need.STAPLE:
-            findings += intake.ask_responder(world, one).findings
-    if found.instance is None or not any(one.expected.need is Need.STAPLE for one in certificates):
-        return findings
-    hosts = {urlsplit(url).hostname or "" for one in certificates for url in one.material.facts.ocsp_urls}
-    findings += _resolvers(world, found, hosts - {""})
-    for use in found.uses:
-        findings += use.server.log_findings(use.server.test(use.instance, world.config.test_timeout).text)
-        log = use.server.error_log(use.instance)
-        if log:
-            names = [f'certificate: "{world.state.root}']
-            lines = [line for line in _tail(log).splitlines() if any(name in line for name in names)]
-            findings += use.server.log_findings("\n".join(lines[-20:]))
+        if one.expected.need is not Need.STAPLE:
+            continue
+        endpoint = found.endpoints[0] if found.endpoints else None
+        served = (use.instance for use in found.uses if use.running and use.instance.kind == nginx.KIND)
+        instance = next(served, None)
+        case = Case(str(endpoint or "it"), one.material.leaf, one.issuer, (), instance, endpoint)
+        findings += infer(facts_of(world, case))
+    if any(one.expected.need is Need.STAPLE for one in certificates):
+        findings += _other_servers(world, found)
     return findings
 
 
-def _resolvers(world: World, found: Survey, hosts: set[str]) -> list[Finding]:
-    """Ask each resolver that the server is configured with, as the server would."""
-    findings = []
-    for resolver in dict.fromkeys(
-        value for site in found.sites for value in site.resolvers if "=" not in value
-    ):
-        for name in sorted(hosts):
-            answer = dns.ask(resolver, name, min(3.0, world.config.fetch_timeout))
-            if answer.finding is not None:
-                text = f"the resolver {escape(resolver)} of nginx's configuration fails for {escape(name)}: "
-                evidence = {"resolver": resolver, "dns": answer.finding.code.value}
-                where = found.sites[0].where
-                findings.append(
-                    find(Code.SERVER_RESOLVER_BROKEN, where, text + answer.finding.message, evidence=evidence)
-                )
+def _other_servers(world: World, found: Survey) -> list[Finding]:
+    """Read what servers other than nginx say by themselves, in their test and in their log."""
+    findings: list[Finding] = []
+    for use in found.uses:
+        if use.instance.kind == nginx.KIND:
+            continue
+        findings += use.server.log_findings(use.server.test(use.instance, world.config.test_timeout).text)
+        log = use.server.error_log(use.instance)
+        if log:
+            lines = [line for line in _tail(log).splitlines() if str(world.state.root) in line]
+            findings += use.server.log_findings("\n".join(lines[-_LINES:]))
     return findings
 
 
@@ -65,3 +77,78 @@ def _tail(path: str) -> str:
             return file.read(_TAIL).decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def facts_of(world: World, case: Case) -> Facts:
+    """Look at everything, side by side."""
+    unseen: list[Unseen] = []
+    leaf = case.leaf
+    urls = material.leaf_facts(leaf).ocsp_urls[:_URLS] if leaf is not None else ()
+    block = bedside.block(case.instance, case.endpoint) if case.instance and case.endpoint else None
+    asked = (block.responder.value,) if block and block.responder.value else urls
+    resolvers = nginx_stapling.resolvers(block) if block else ()
+    server: Server | None = None
+
+    def way() -> doors.Way:
+        if leaf is None or not asked:
+            return doors.Way((), (), ())
+        return doors.way(world, asked, leaf, case.issuer, resolvers)
+
+    def side() -> bedside.Bedside | None:
+        if case.instance is None:
+            return None
+        return bedside.look_at(world, case.instance, case.endpoint, leaf, case.issuer)
+
+    found, seen = _both(way, side)
+    if seen is not None:
+        server, unseen = seen.server, [*unseen, *seen.unseen]
+    if leaf is not None and urls and case.issuer is None:
+        unseen.append(
+            Unseen(
+                "the responder's answer", "the issuer is not known, so no question can be asked", "--ca-file"
+            )
+        )
+    symptom = symptom_of(case.strands)
+    if server is not None and case.instance is not None and symptom is not Symptom.GOOD:
+        place = bedside.place(case.instance, found.doors, found.names)
+        if isinstance(place, Unseen):
+            unseen.append(place)
+        elif place is not None:
+            server = replace(server, place=place)
+    handshakes = tuple(one for strand in case.strands for one in strand_findings(strand))
+    return Facts(
+        case.subject,
+        symptom,
+        world.clock.now(),
+        urls,
+        found.names,
+        found.doors,
+        server,
+        handshakes,
+        tuple(unseen),
+        found.dates,
+    )
+
+
+def _both(
+    way: doors.Job[doors.Way], side: doors.Job[bedside.Bedside | None]
+) -> tuple[doors.Way, bedside.Bedside | None]:
+    first, second = doors.side_by_side(way, side)
+    return first, second
+
+
+def symptom_of(strands: Sequence[Strand]) -> Symptom:
+    """Say in one word what the handshakes showed; without any, a missing staple is why we are here."""
+    if not strands:
+        return Symptom.ABSENT
+    seen = [one for one in strands if one.last is not None and one.last.observation.fault is None]
+    if not seen:
+        return Symptom.UNSEEN
+    if all(one.need is Need.NOT_APPLICABLE for one in seen):
+        return Symptom.NOT_APPLICABLE
+    codes = {found.code for one in seen for found in strand_findings(one)}
+    if Code.SERVER_SERVES_BAD_STAPLE in codes:
+        return Symptom.BAD
+    if Code.SERVER_WORKER_UNSTAPLED in codes:
+        return Symptom.PARTIAL
+    return Symptom.ABSENT if codes & _MISSING else Symptom.GOOD

@@ -90,7 +90,7 @@ def _complete(world: World, read: Material) -> tuple[Material, TrustPath, list[F
             break
         fetched = fetch_issuer(urls[0], world.fetch_policy)
         said += fetched.findings
-        issuer = next((one for one in _certificates(fetched.body) if material.issued(lacking, one)), None)
+        issuer = next((one for one in read_issuers(fetched.body) if material.issued(lacking, one)), None)
         if issuer is None:
             break
         world.say(f"the chain lacked its issuer; fetched it from {escape(urls[0])}", Tone.WARN)
@@ -99,7 +99,7 @@ def _complete(world: World, read: Material) -> tuple[Material, TrustPath, list[F
     return read, path, [] if path.certificates else said
 
 
-def _certificates(body: bytes | None) -> list[x509.Certificate]:
+def read_issuers(body: bytes | None) -> list[x509.Certificate]:
     """Read DER, PEM or a certs-only PKCS #7; nothing when it is none of them."""
     for read in (_der, x509.load_pem_x509_certificates, pkcs7.load_der_pkcs7_certificates):
         try:

@@ -27,10 +27,12 @@ from stapleguard.host.proc import (
     process,
     processes,
     shares_root,
+    started_at,
     unit_of,
     working_directory,
 )
 from stapleguard.host.systemd import Timer, booted, start, systemctl, timer
+from stapleguard.host.vantage import Tried, Try, differs, try_as
 
 __all__ = [
     "PATH",
@@ -41,11 +43,14 @@ __all__ = [
     "Process",
     "SystemClock",
     "Timer",
+    "Tried",
+    "Try",
     "accepted",
     "accepting",
     "booted",
     "children",
     "control",
+    "differs",
     "draw",
     "environment",
     "holders",
@@ -62,8 +67,10 @@ __all__ = [
     "shares_root",
     "signalled",
     "start",
+    "started_at",
     "systemctl",
     "timer",
+    "try_as",
     "unit_of",
     "with_bind",
     "working_directory",

@@ -299,3 +299,17 @@ def _link(pid: int, name: str) -> str | None:
         return str((_PROC / str(pid) / name).readlink())
     except OSError:
         return None
+
+
+def started_at(pid: int) -> float | None:
+    """When a process was started, in seconds since the epoch; None when it is gone."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+        boot = next(
+            int(line.split()[1])
+            for line in (_PROC / "stat").read_text().splitlines()
+            if line.startswith("btime")
+        )
+    except (OSError, IndexError, StopIteration, ValueError):
+        return None
+    return boot + int(stat[19]) / os.sysconf("SC_CLK_TCK")

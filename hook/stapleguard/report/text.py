@@ -31,7 +31,7 @@ TONE: Final = {
 
 def as_text(result: Result, stream: IO[str]) -> str:
     """What a person reads: endpoints, findings with their remedies, the verdict and its cause."""
-    lines = [_endpoint_line(strand, stream) for strand in result.strands]
+    lines = [endpoint_line(strand, stream) for strand in result.strands]
     for found in result.findings:
         tone = {"critical": "bad", "warning": "warn", "info": "dim"}[found.severity.value]
         lines.append(f"  {colour(f'{found.severity.value:<8}', tone, stream)} {found.code.value}")
@@ -49,7 +49,8 @@ def steps(remedy: str) -> list[str]:
     return [one for one in re.split(r"\s*(?=\(\d\) )", remedy) if one]
 
 
-def _endpoint_line(strand: Strand, stream: IO[str]) -> str:
+def endpoint_line(strand: Strand, stream: IO[str]) -> str:
+    """One endpoint in one line."""
     shown, workers = endpoint_json(strand), strand.coverage
     leaf = str(shown["leaf_sha256"] or "nothing")[:12]
     if workers.total:

@@ -86,6 +86,66 @@ def sites(config: str, state_dir: str) -> tuple[Site, ...]:
     return tuple(site for site in found if site.certificates or site.variable or site.guards)
 
 
+@dataclass(frozen=True, slots=True)
+class ServerBlock:
+    """One server block; `names` in lower case, `listens` as (address, '*' or '[::]', port)."""
+
+    names: tuple[str, ...]
+    listens: tuple[tuple[str, int], ...]
+    default: bool
+    where: str
+    _server: _Directive
+    _context: _Directive
+
+    def value(self, name: str) -> _Directive | None:
+        """Return the directive in force, of the innermost level that has one."""
+        return next(iter(self.values(name)), None)
+
+    def values(self, name: str) -> tuple[_Directive, ...]:
+        """Return all of them, where a directive may be repeated."""
+        for level in (self._server, self._context):
+            given = tuple(one for one in level.block if one.name == name)
+            if given:
+                return given
+        return ()
+
+
+def blocks(config: str) -> tuple[ServerBlock, ...]:
+    """List every server block, in the order of the files."""
+    found: list[ServerBlock] = []
+    for context in _load(config):
+        for server in context.block if context.name in _CONTEXTS else ():
+            if server.name != "server":
+                continue
+            pairs = (one.key for one in _listens(server, context))
+            listens = [one.arguments for one in server.block if one.name == "listen"]
+            names = (word for one in server.block if one.name == "server_name" for word in one.arguments)
+            found.append(
+                ServerBlock(
+                    tuple(word.lower() for word in names),
+                    tuple(dict.fromkeys(pairs)),
+                    any({"default_server", "default"}.intersection(words) for words in listens),
+                    server.where,
+                    server,
+                    context,
+                )
+            )
+    return tuple(found)
+
+
+def files(config: str) -> tuple[str, ...]:
+    """Every file that the configuration is read from."""
+    payload: _Payload = crossplane.parse(
+        config, catch_errors=True, combine=False, strict=False, check_ctx=False, check_args=False
+    )
+    return tuple(dict.fromkeys(one["file"] for one in payload["config"]))
+
+
+def absolute(path: str, config: str) -> str:
+    """Return a path of the configuration as nginx takes it."""
+    return _absolute(path, config)
+
+
 def main_error_log(config: str) -> str | None:
     """Value of the first error_log of the main level, None when there is none.
 

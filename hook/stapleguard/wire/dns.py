@@ -72,6 +72,15 @@ def ask(server: str, name: str, timeout: float) -> Resolution:
     )
 
 
+def question(server: str, name: str) -> tuple[str, int, bytes] | None:
+    """Return the address and the port of a server and a query for it in wire format; None for no address."""
+    try:
+        address, port = _server(server)
+        return address, port, dns.message.make_query(dns.name.from_text(name), dns.rdatatype.A).to_wire()
+    except (UsageError, dns.exception.DNSException, UnicodeError):
+        return None
+
+
 def _server(text: str) -> tuple[str, int]:
     host, port = text, str(_PORT)
     if text.startswith("["):

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeAlias
@@ -70,6 +70,8 @@ class Fetch:
     validators: Validators
     unchanged: bool
     """The responder says that what the validators given belong to is still its newest answer (304)."""
+    location: str = ""
+    """Where a redirect leads that was not followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,35 @@ def ocsp_exchange(url: str, request: bytes, policy: FetchPolicy, known: Validato
         )
 
     return _bounded(url, _Rules(("http",), "application/ocsp-response", 64 << 10), policy, work)
+
+
+def ocsp_exchange_at(url: str, address: str, request: bytes, method: str, policy: FetchPolicy) -> Fetch:
+    """Make one request at one address (a literal; "" is the proxy's way), as a web server does.
+
+    No second method, no other address, and a redirect is the answer that it is: a finding whose evidence
+    has the `status` and the `location`. Raises UsageError for a policy that cannot be read.
+    """
+
+    def work(run: _Run) -> _Answer:
+        run.method = method
+        encoded = f"{url.rstrip('/')}/{quote(base64.b64encode(request).decode(), safe='')}"
+        target = _target(encoded if method == "GET" else url, run.rules.schemes)
+        if isinstance(target, str):
+            return _Answer(None, (run.failed(Code.RESPONDER_FORBIDDEN_ADDRESS, target),))
+        run.port, run.address = target.port, address or None
+        if address and not _allowed(ipaddress.ip_address(address), run.networks):
+            text = f"the address {address} is special and not allowed"
+            return _Answer(None, (run.failed(Code.RESPONDER_FORBIDDEN_ADDRESS, text),))
+        answer = _send(run, target, address or target.host, 1, None if method == "GET" else request)
+        if not answer.location:
+            return answer
+        led = urljoin(url, answer.location)
+        text = f"the responder redirects to {escape(led)}, which no web server follows"
+        found = run.failed(Code.RESPONDER_HTTP_ERROR, text)
+        return _Answer(None, (found,), answer.date, led)
+
+    rules = _Rules(("http",), "application/ocsp-response", 64 << 10)
+    return _bounded(url, rules, replace(policy, proxy="") if address else policy, work)
 
 
 def fetch_issuer(url: str, policy: FetchPolicy) -> Fetch:
@@ -231,7 +262,7 @@ def _bounded(url: str, rules: _Rules, policy: FetchPolicy, work: Callable[[_Run]
             with suppress(OSError):
                 run.socket.shutdown(socket.SHUT_RDWR)
     seconds = time.monotonic() - started
-    told = (answer.date, answer.validators, answer.unchanged)
+    told = (answer.date, answer.validators, answer.unchanged, answer.location)
     return Fetch(answer.body, answer.findings, seconds, run.address, *told)
 
 

@@ -1,0 +1,193 @@
+"""What stands between a server and its responder: the name, the connection, the HTTP answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from stapleguard.diagnosis import remedies
+from stapleguard.diagnosis.facts import Door, Facts, Name, Reply
+from stapleguard.diagnosis.naming import fetches, named, weigh
+from stapleguard.finding import Code, Finding
+from stapleguard.model import Severity
+
+
+def names(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
+    """Names that do not resolve: for anybody, for the server when it loads, or for it at run time."""
+    for name in facts.names:
+        yield from _name(facts, name)
+
+
+def _name(facts: Facts, name: Name) -> Iterator[Finding]:
+    server, weight = facts.server, weigh(facts)
+    bad = [one for one in name.configured if one.code is not None]
+    good = [one for one in name.configured if one.code is None]
+    system = name.system
+    if system.code is not None and good:
+        yield _unresolvable(facts, name)
+    elif system.code is not None:
+        asked = [f"the system's resolver: {system.text or system.code.value}"]
+        asked += [f"the configured resolver {one.resolver}: {one.text}" for one in bad]
+        yield named(
+            system.code,
+            name.host,
+            f"the responder's name {name.host} does not resolve: {system.text or system.code.value}",
+            asked,
+            ["an address for it from any resolver"],
+            severity=weight,
+            remedy=remedies.name(name, server),
+        )
+        if bad and _worse(bad[0].code, system.code):
+            yield _resolver_broken(facts, name, weight)
+        return
+    if bad and not good:
+        yield _resolver_broken(facts, name, weight)
+    elif bad and server is not None:
+        yield _resolver_broken(facts, name, Severity.WARNING if weight is Severity.CRITICAL else weight)
+
+
+def _worse(configured: Code | None, system: Code) -> bool:
+    """Whether the configured resolver fails in a way of its own: not a name that nobody knows."""
+    return configured is not system and configured is not Code.DNS_NAME_NOT_FOUND
+
+
+def _unresolvable(facts: Facts, name: Name) -> Finding:
+    system, server = name.system, facts.server
+    asks = server.kind if server else "the server"
+    return named(
+        Code.SERVER_RESPONDER_UNRESOLVABLE_AT_LOAD,
+        name.host,
+        f"{name.host} does not resolve by this host's own resolver, which {asks} uses when it loads",
+        [
+            f"the system's resolver: {system.text or 'no address'}",
+            *(f"the configured resolver {one.resolver} knows it" for one in name.configured if not one.code),
+        ],
+        [f"`getent ahosts {name.host}` prints an address, and a reload cures it"],
+        severity=weigh(facts),
+        remedy=remedies.at_load(name, server),
+    )
+
+
+def _resolver_broken(facts: Facts, name: Name, weight: Severity) -> Finding:
+    server = facts.server
+    bad = [one for one in name.configured if one.code is not None]
+    said = "; ".join(f"{one.resolver}: {one.text}" for one in bad)
+    known = ", ".join(name.system.addresses)
+    supports = [f"the configured resolver {one.resolver}: {one.text}" for one in bad]
+    if known:
+        supports.append(f"the system's resolver answers {known}")
+    where = server.block.resolver.where if server and server.block else name.host
+    return named(
+        Code.SERVER_RESOLVER_BROKEN,
+        where or name.host,
+        f"the resolver in force does not find {name.host} ({said})",
+        supports,
+        ["an answer of that resolver with an address of the responder"],
+        severity=weight,
+        remedy=remedies.resolver(name, server),
+    )
+
+
+# --- the connection and the answer -----------------------------------------------------------------------
+
+
+def doors(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
+    """What the responder does for everybody; an address that only the configured resolver gives is its."""
+    direct = [door for door in facts.doors if not door.proxy]
+    yield from _proxies(facts, direct)
+    for url in dict.fromkeys(door.url for door in direct):
+        mine = [door for door in direct if door.url == url]
+        broken = [door for door in mine if door.get.code is not None]
+        if not broken:
+            continue
+        whole = [door for door in mine if door.get.code is None]
+        wrong = [door for door in broken if "" not in door.named_by]
+        if whole and wrong and all("" in door.named_by for door in whole):
+            yield _wrong_address(facts, wrong, whole)
+            broken = [door for door in broken if door not in wrong]
+        elif not whole and len(wrong) < len(broken):
+            broken = [door for door in broken if door not in wrong]
+        yield from _each_way(facts, broken, whole)
+
+
+def _each_way(facts: Facts, broken: Sequence[Door], whole: Sequence[Door]) -> Iterator[Finding]:
+    for code in dict.fromkeys(door.get.code for door in broken):
+        if code is None:
+            continue
+        same = [door for door in broken if door.get.code is code]
+        weight = weigh(facts)
+        if code is Code.RESPONDER_FORBIDDEN_ADDRESS:
+            weight = Severity.WARNING
+        elif whole and (weight is Severity.INFO or not _stops_at(code)):
+            weight = Severity.WARNING if fetches(facts) else weight
+        yield _door(facts, code, same, whole, weight)
+
+
+def _stops_at(code: Code) -> bool:
+    """Whether a server that meets this at one address fails, though another address is well.
+
+    A refusal sends it to the next address at once; silence holds it up for a minute, and what came back
+    by HTTP is its answer.
+    """
+    return code is not Code.NET_REFUSED
+
+
+def _wrong_address(facts: Facts, wrong: Sequence[Door], whole: Sequence[Door]) -> Finding:
+    first = wrong[0]
+    name = next((one for one in facts.names if f"//{one.host}" in first.url), None)
+    host = name.host if name else first.url
+    where = facts.server.block.resolver.where if facts.server and facts.server.block else host
+    return named(
+        Code.SERVER_RESOLVER_BROKEN,
+        where or host,
+        f"the resolver in force gives another address for {host} ({first.address}), and that one fails",
+        [
+            f"{', '.join(first.named_by)} answers {first.address}: {first.get.text}",
+            f"the system's resolver answers {whole[0].address}, which works",
+        ],
+        ["a good answer from the address that the configured resolver gives"],
+        severity=weigh(facts),
+        remedy=remedies.resolver(name, facts.server),
+    )
+
+
+def _door(facts: Facts, code: Code, same: Sequence[Door], whole: Sequence[Door], weight: Severity) -> Finding:
+    first = same[0]
+    reply = first.get
+    supports = [said(door, one) for door in same for one in door.replies]
+    supports += [f"{door.where} answers well" for door in whole]
+    return named(
+        code,
+        first.url,
+        f"{first.url} at {', '.join(dict.fromkeys(door.where for door in same))}: {reply.text}",
+        supports,
+        [f"a good answer to {reply.method} from {first.where}"],
+        severity=weight,
+        remedy=remedies.door(facts, code, first, whole),
+    )
+
+
+def said(door: Door, reply: Reply) -> str:
+    """One reply in one line."""
+    said = "a good answer" if reply.code is None else reply.text
+    return f"{reply.method} {door.where}: {said} ({reply.seconds:.2f} s)"
+
+
+def _proxies(facts: Facts, direct: Sequence[Door]) -> Iterator[Finding]:
+    """The proxy is this program's own way: what it breaks is no fault of the server's."""
+    for door in facts.doors:
+        reply = door.get
+        if not door.proxy or reply.code is None:
+            continue
+        if any(one.get.code is reply.code for one in direct):
+            continue
+        yield named(
+            reply.code,
+            door.proxy,
+            f"through the proxy {door.proxy} there is no answer: {reply.text}",
+            [said(door, reply), *(said(one, one.get) for one in direct)],
+            ["a good answer through that proxy"],
+            severity=Severity.CRITICAL
+            if not direct and weigh(facts) is Severity.CRITICAL
+            else Severity.WARNING,
+            remedy=remedies.proxy(door),
+        )
