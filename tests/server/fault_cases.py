@@ -25,6 +25,7 @@ from lab.faults import (
     Said,
     unsuccessful,
 )
+from lab.process import until
 from stapleguard.rehearsal.authority import AnswerOptions, LeafOptions, Signer
 
 Make = Callable[[Lab], None]
@@ -269,6 +270,13 @@ def both(*makes: Make) -> Make:
     return make
 
 
+def short_lived(lab: Lab) -> None:
+    """Nginx drops each of them when it ends, and asks again 300 seconds after it has fetched."""
+    lab.responder.said = replace(GOOD, answer=AnswerOptions(next_update=timedelta(seconds=3)))
+
+    lab.after.append(lambda: until(lambda: lab.doctor().status == 3, "the staple ended"))
+
+
 EXPIRED = {"this_update": timedelta(days=-8), "next_update": timedelta(days=-1)}
 FUTURE = {"this_update": timedelta(days=1), "next_update": timedelta(days=8)}
 REVOKED = {"status": ocsp.OCSPCertStatus.REVOKED}
@@ -430,6 +438,8 @@ SINGLE: tuple[Case, ...] = (
         says(replace(GOOD, date_shift=timedelta(days=1), answer=AnswerOptions(**FUTURE))),
         ("ocsp.not-yet-valid",),
     ),
+    Case("answers that end in three seconds", "staple.near-expiry", short_lived),
+    Case("answers after twelve seconds", "responder.slow", says(Said(delay=12))),
     # trust
     Case(
         "delegate, trusted intermediate only",
@@ -586,6 +596,7 @@ HEALTHY: tuple[Case, ...] = (
     Case(
         "issuer-signed, trusted another CA", None, directive("ssl_trusted_certificate", '"DIR/strangers.pem"')
     ),
+    Case("answers after three seconds", None, says(Said(delay=3))),
     Case("no nextUpdate", None, answers(next_update=None)),
     Case("staple file", None, staple_file()),
     Case("staple file, responder closed", None, both(staple_file(), closed)),

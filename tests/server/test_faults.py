@@ -19,6 +19,7 @@ pytestmark = pytest.mark.server
 
 ALL = os.environ.get("STAPLEGUARD_FAULTS") == "all"
 CASES = [one for one in (*HEALTHY, *SINGLE, *PAIRS) if ALL or one.quick]
+PART, PARTS = map(int, os.environ.get("STAPLEGUARD_FAULTS_PART", "0/1").split("/"))
 SLOWEST = 15.0
 
 
@@ -43,7 +44,7 @@ def table() -> Iterator[list[str]]:
             Path(path).write_text(text + "\n")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES[PART::PARTS], ids=lambda case: case.name)
 def test_the_cause_is_named_and_nothing_healthy_blamed(lab: Lab, table: list[str], case: Case) -> None:
     told = play(lab, case)
     fault = wrong(case, told)

@@ -89,6 +89,13 @@ def file(judgement: Judgement | None, symptom: Symptom, problem: str = "") -> Fa
     )
 
 
+def file_for_two() -> Facts:
+    facts = file(GOOD, Symptom.BAD)
+    assert facts.server is not None
+    assert facts.server.block is not None
+    return replace(facts, server=replace(facts.server, block=replace(facts.server.block, certificates=2)))
+
+
 NOWHERE = replace(NAME, system=Lookup("", (), Code.DNS_NAME_NOT_FOUND, "NXDOMAIN"))
 UNKNOWN = replace(NOWHERE, configured=(Lookup("192.0.2.53", (), Code.DNS_NAME_NOT_FOUND, "NXDOMAIN"),))
 PLACE = Place("uid 33", (Knock("192.0.2.8:80", Code.NET_BLOCKED, "no answer to SYN"),))
@@ -118,6 +125,12 @@ ROWS: list[tuple[str, Facts, Code | None]] = [
         Code.SERVER_RESOLVER_BROKEN,
     ),
     *((one.value, fails(one), one) for one in Code if one.value.startswith(("net.", "responder.", "ocsp."))),
+    ("one file for two", file_for_two(), Code.SERVER_STAPLE_FILE_BAD),
+    (
+        "slow",
+        replace(FACTS, doors=(replace(DOOR, replies=(replace(WELL, seconds=4.0),)),)),
+        Code.RESPONDER_SLOW,
+    ),
     ("user", server(place=PLACE), Code.SERVER_BLOCKED_ONLY),
     (
         "denied",

@@ -273,6 +273,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     loaded.staple_file,
     reached.names,
     reached.doors,
+    reached.slow,
     _only_blocked,
     _trust,
     _unmatched,

@@ -104,6 +104,15 @@ def staple_file(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             ["an answer in that file that the judge accepts"],
             remedy=remedies.staple_file(server, file),
         )
+    elif facts.symptom is Symptom.BAD and server.block.certificates > 1:
+        yield named(
+            Code.SERVER_STAPLE_FILE_BAD,
+            file.path,
+            f"one staple file, {file.path}, for {server.block.certificates} certificates: it is about one",
+            [f"{where}: ssl_stapling_file {file.path}", "it passes the judge for one of the certificates"],
+            ["a staple that passes with each kind of key"],
+            remedy=remedies.staple_file(server, file),
+        )
     elif facts.symptom is Symptom.BAD:
         yield named(
             Code.SERVER_RELOAD_NOT_TAKEN,

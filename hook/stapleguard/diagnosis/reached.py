@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from stapleguard.diagnosis import remedies
 from stapleguard.diagnosis.facts import Door, Facts, Name, Reply
-from stapleguard.diagnosis.naming import fetches, named, weigh
+from stapleguard.diagnosis.naming import SICK, fetches, named, weigh
 from stapleguard.finding import Code, Finding
 from stapleguard.model import Severity
 
@@ -107,6 +108,27 @@ def doors(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
         elif not whole and len(wrong) < len(broken):
             broken = [door for door in broken if door not in wrong]
         yield from _each_way(facts, broken, whole)
+
+
+SLOW: Final = 2.0
+"""Seconds after which a handshake has long been without its staple."""
+
+
+def slow(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
+    """Good answers that take long: the first handshakes of every worker go without."""
+    for door in facts.doors:
+        reply = door.get
+        if door.proxy or reply.code is not None or reply.seconds < SLOW or not fetches(facts):
+            continue
+        yield named(
+            Code.RESPONDER_SLOW,
+            door.url,
+            f"{door.url} at {door.where} answers well, but only after {reply.seconds:.1f} s",
+            [said(door, one) for one in door.replies],
+            [f"an answer within {SLOW:g} s"],
+            severity=weigh(facts) if facts.symptom in SICK else Severity.WARNING,
+            remedy=remedies.door(facts, Code.RESPONDER_SLOW, door, ()),
+        )
 
 
 def _each_way(facts: Facts, broken: Sequence[Door], whole: Sequence[Door]) -> Iterator[Finding]:

@@ -122,7 +122,8 @@ def _concluded(world: World, case: Case, more: Sequence[Finding], extra: dict[st
     world.say("the configuration, the resolvers, every address of the responder, the log")
     facts = facts_of(world, case)
     found = infer(facts)
-    unexplained = not any(one.critical for one in found if one not in facts.handshakes)
+    lasting = [one for one in found if one.critical and one not in facts.handshakes]
+    unexplained = all(one.code is Code.RESPONDER_SLOW for one in lasting)
     if facts.symptom in (Symptom.ABSENT, Symptom.PARTIAL) and unexplained and case.endpoint is not None:
         # It may have come while we looked: a slow responder, a worker that was still cold.
         proof = prove(hurried(world), Target((case.endpoint,)), _AGAIN_SECONDS)
