@@ -258,7 +258,10 @@ def recent(text: str, workers: Sequence[int], begun: float) -> list[str]:
 
 
 def place(instance: Instance, doors: Sequence[Door], names: Sequence[Name]) -> Place | Unseen | None:
-    """Try from the server's namespace and as its user what was reached from here."""
+    """Try from the server's namespace and as its user what was reached from here.
+
+    A responder that takes the connection and hangs up was reached: not every one answers this bare request.
+    """
     workers = nginx.workers(instance)
     if not workers or not host.differs(workers[0]):
         return None

@@ -31,7 +31,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """How it ended: answered, refused, denied, unreachable, silent, mute (connected) or reset."""
+    """How it ended: answered, refused, denied, unreachable, silent, mute (connected), closed or reset."""
 
     outcome: str
     text: str
@@ -131,7 +131,7 @@ while selector.get_map() and time.monotonic() < deadline:
                 selector.modify(sock, selectors.EVENT_READ, (index, "sent", payload))
             else:
                 got = sock.recv(4096)
-                ended = ("answered", "an answer") if got else ("reset", "closed without an answer")
+                ended = ("answered", "an answer") if got else ("closed", "closed without an answer")
                 over(index, sock, *ended)
         except OSError as error:
             failed(index, sock, error.errno or errno.EHOSTUNREACH)
