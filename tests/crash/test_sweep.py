@@ -29,7 +29,7 @@ pytestmark = pytest.mark.server
 
 CALLS = ("mkdir", "write", "fsync", "rename", "symlink", "symlinkat", "unlink", "unlinkat", "rmdir")
 """Creating a file is not listed: to die before its first write is to die after it was created."""
-STEP = int(os.environ.get("STAPLEGUARD_SWEEP_STEP", "12"))
+STEP = int(os.environ.get("STAPLEGUARD_SWEEP_STEP", "24"))
 """Every how manieth kill point is tried; `make sweep` tries them all."""
 
 

@@ -377,7 +377,7 @@ SINGLE: tuple[Case, ...] = (
     Case("no resolver, address moved", "server.resolver-missing", moved),
     # the connection
     Case("responder closed", "net.refused", closed, quick=True),
-    Case("responder dropped", "net.blocked", BLOCK, quick=True),
+    Case("responder dropped", "net.blocked", BLOCK),
     Case("responder dropped, IP in the URL", "net.blocked", both(leaf(ocsp_url=f"http://{OCSP}/"), BLOCK)),
     Case(
         "responder rejected by firewall",
@@ -389,7 +389,7 @@ SINGLE: tuple[Case, ...] = (
         "net.refused",
         firewall(f"ip daddr {OCSP} tcp dport 80 reject with tcp reset"),
     ),
-    Case("responder takes and is silent", "responder.slow", says(Said(silent=True)), quick=True),
+    Case("responder takes and is silent", "responder.slow", says(Said(silent=True))),
     Case("responder closes without answer", "net.reset", says(Said(closes=True))),
     Case("IPv6 only, dropped", "net.blocked", only_six),
     Case("was closed, is open again", "net.refused", recovered),
