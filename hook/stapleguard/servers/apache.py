@@ -6,7 +6,6 @@ what it can be told to (errors, and the try-later that it makes up), and the res
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +16,10 @@ from typing import Final
 from stapleguard import host
 from stapleguard.finding import Code, Finding, find
 from stapleguard.host import Completed, Process
-from stapleguard.model import StapleguardError
 from stapleguard.servers import apache_config
+from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.log import Fault, read_log
+from stapleguard.servers.running import masters, meant, program
 from stapleguard.servers.service import unit_of_main
 from stapleguard.servers.words import (
     ConfigOutcome,
@@ -66,13 +66,9 @@ FAULTS: Final[tuple[Fault, ...]] = (
 
 def instances(binary: str | None = None, config: str | None = None) -> tuple[Instance, ...]:
     """Find Apache on this host: what runs, otherwise what is installed; see `nginx.instances`."""
-    running = [one for one in map(_running, _masters()) if one is not None]
-    if config is not None:
-        running = [one for one in running if os.path.realpath(one.config) == os.path.realpath(config)]
-    elif binary is not None:
-        running = [one for one in running if os.path.realpath(one.binary) == os.path.realpath(binary)]
-    if running:
-        return tuple(running)
+    running = [one for one in map(_running, masters(_PROGRAMS)) if one is not None]
+    if found := meant(running, binary, config):
+        return found
     installed = next((path for name in ("apache2", "httpd") if (path := _which(binary or name))), None)
     if installed is None:
         return ()
@@ -144,7 +140,7 @@ def workers(instance: Instance) -> tuple[int, ...]:
     """List the processes that accept connections: children of the parent that are alive."""
     if instance.master is None:
         return ()
-    return tuple(one.pid for one in host.children(instance.master) if _is_apache(one))
+    return tuple(one.pid for one in host.children(instance.master) if program(one) in _PROGRAMS)
 
 
 leaving = workers
@@ -177,15 +173,9 @@ def render(include: Include) -> str:
 
 
 def _rendered(include: Include) -> Iterator[str]:
-    if not include.directory.startswith("/") or _NOT_IN_PATHS.search(include.directory):
-        raise StapleguardError(
-            f"apache cannot be told this path: {include.directory!r}",
-            "use an absolute path without quotes, dollar and percent signs, and backslashes",
-        )
-    for comment in include.comments:
-        if not comment.isprintable():
-            raise StapleguardError(f"a comment of one line is wanted: {comment!r}")
-        yield f"# {comment}"
+    without = "quotes, dollar and percent signs, and backslashes"
+    refuse_path(KIND, include.directory, _NOT_IN_PATHS, without)
+    yield from comments(include)
     yield "# The server needs SSLStaplingCache outside of every virtual host."
     yield "SSLEngine on"
     for suffix in include.suffixes:
@@ -223,14 +213,6 @@ def _load(instance: Instance, state_dir: str) -> apache_config.Config:
     defined = [value for letter, value in options if letter == "D"]
     root = next((value for letter, value in options if letter == "d"), build["HTTPD_ROOT"])
     return apache_config.load(instance.config, root, defined, _environment(instance), state_dir)
-
-
-def _masters() -> list[Process]:
-    found = host.named(_PROGRAMS)
-    family = {one.pid for one in found}
-    trusted = {0, os.geteuid()}
-    heads = [one for one in found if one.parent not in family and one.argv]
-    return [one for one in heads if one.uid in trusted and host.shares_root(one.pid)]
 
 
 def _running(master: Process) -> Instance | None:
@@ -295,8 +277,3 @@ def _build(binary: str) -> Mapping[str, str]:
 
 def _which(name: str) -> str | None:
     return shutil.which(name, path=host.PATH)
-
-
-def _is_apache(one: Process) -> bool:
-    # A child that has ended but was not waited for yet shows no arguments.
-    return bool(one.argv) and (one.executable or one.argv[0]).rpartition("/")[2] in _PROGRAMS

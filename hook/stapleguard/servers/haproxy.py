@@ -8,7 +8,6 @@ reads is the staple alone, and HAProxy leaves one aside that is of another certi
 from __future__ import annotations
 
 import base64
-import os
 import re
 import shutil
 import signal
@@ -19,9 +18,10 @@ from typing import Final
 from stapleguard import host
 from stapleguard.finding import Code, Finding
 from stapleguard.host import Completed, Process
-from stapleguard.model import StapleguardError
 from stapleguard.servers import haproxy_config
+from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.log import Fault, read_log
+from stapleguard.servers.running import masters, meant, program
 from stapleguard.servers.service import unit_of_main
 from stapleguard.servers.words import (
     ConfigOutcome,
@@ -62,13 +62,9 @@ FAULTS: Final[tuple[Fault, ...]] = (
 
 def instances(binary: str | None = None, config: str | None = None) -> tuple[Instance, ...]:
     """Find HAProxy on this host: what runs, otherwise what is installed; see `nginx.instances`."""
-    running = [one for one in map(_running, _masters()) if one is not None]
-    if config is not None:
-        running = [one for one in running if os.path.realpath(one.config) == os.path.realpath(config)]
-    elif binary is not None:
-        running = [one for one in running if os.path.realpath(one.binary) == os.path.realpath(binary)]
-    if running:
-        return tuple(running)
+    running = [one for one in map(_running, masters(_PROGRAMS)) if one is not None]
+    if found := meant(running, binary, config):
+        return found
     installed = shutil.which(binary or "haproxy", path=host.PATH)
     named = config or _DEFAULT_CONFIG
     if installed is None or (config is None and not Path(named).exists()):
@@ -238,15 +234,8 @@ def render(include: Include) -> str:
 
 
 def _rendered(include: Include) -> Iterator[str]:
-    if not include.live.startswith("/") or _NOT_IN_PATHS.search(include.live):
-        raise StapleguardError(
-            f"haproxy cannot be told this path: {include.live!r}",
-            "use an absolute path without blanks, quotes, brackets and backslashes",
-        )
-    for comment in include.comments:
-        if not comment.isprintable():
-            raise StapleguardError(f"a comment of one line is wanted: {comment!r}")
-        yield f"# {comment}"
+    refuse_path(KIND, include.live, _NOT_IN_PATHS, "blanks, quotes, brackets and backslashes")
+    yield from comments(include)
     options = " [ocsp-update on]" if include.stapling is Stapling.FETCH else ""
     for suffix in include.suffixes:
         yield f"{include.live}/bundle{suffix}.pem{options}"
@@ -269,14 +258,6 @@ def _judge(done: Completed) -> ConfigTest:
     else:
         outcome = ConfigOutcome.UNTESTED
     return ConfigTest(outcome, refusals, warnings, text)
-
-
-def _masters() -> list[Process]:
-    found = host.named(_PROGRAMS)
-    family = {one.pid for one in found}
-    trusted = {0, os.geteuid()}
-    heads = [one for one in found if one.parent not in family and one.argv]
-    return [one for one in heads if one.uid in trusted and host.shares_root(one.pid)]
 
 
 def _running(master: Process) -> Instance | None:
@@ -309,4 +290,4 @@ def _version(binary: str) -> str:
 
 
 def _is_haproxy(one: Process) -> bool:
-    return bool(one.argv) and "haproxy" in (one.executable or one.argv[0]).rpartition("/")[2]
+    return "haproxy" in program(one)  # haproxy-2.8, haproxy-wlb

@@ -7,7 +7,6 @@ start it again, or nobody does.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -20,8 +19,10 @@ from stapleguard.finding import Code, Finding
 from stapleguard.host import Completed, Process
 from stapleguard.model import StapleguardError
 from stapleguard.servers import lighttpd_config
+from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.log import Fault, read_log
-from stapleguard.servers.service import is_ours, unit_of_main
+from stapleguard.servers.running import heads, is_ours, meant, ours
+from stapleguard.servers.service import unit_of_main
 from stapleguard.servers.words import (
     ConfigOutcome,
     ConfigTest,
@@ -52,13 +53,9 @@ FAULTS: Final[tuple[Fault, ...]] = (
 
 def instances(binary: str | None = None, config: str | None = None) -> tuple[Instance, ...]:
     """Find lighttpd on this host: what runs, otherwise what is installed; see `nginx.instances`."""
-    running = [one for one in map(_running, _heads()) if one is not None]
-    if config is not None:
-        running = [one for one in running if os.path.realpath(one.config) == os.path.realpath(config)]
-    elif binary is not None:
-        running = [one for one in running if os.path.realpath(one.binary) == os.path.realpath(binary)]
-    if running:
-        return tuple(running)
+    running = [one for one in map(_running, heads(_PROGRAMS)) if one is not None]
+    if found := meant(running, binary, config):
+        return found
     installed = shutil.which(binary or "lighttpd", path=host.PATH)
     named = config or _DEFAULT_CONFIG
     if installed is None or (config is None and not Path(named).exists()):
@@ -129,7 +126,7 @@ def reload(instance: Instance, timeout: float) -> Completed:
 
 def _reads_keys(pid: int) -> bool:
     seen = host.process(pid)
-    return seen is not None and seen.uid in {0, os.geteuid()}
+    return seen is not None and seen.uid in ours()
 
 
 def workers(instance: Instance) -> tuple[int, ...]:
@@ -172,15 +169,9 @@ def render(include: Include) -> str:
 
 
 def _rendered(include: Include) -> Iterator[str]:
-    if not include.directory.startswith("/") or _NOT_IN_PATHS.search(include.directory):
-        raise StapleguardError(
-            f"lighttpd cannot be told this path: {include.directory!r}",
-            "use an absolute path without quotes, dollar signs, backslashes and control characters",
-        )
-    for comment in include.comments:
-        if not comment.isprintable():
-            raise StapleguardError(f"a comment of one line is wanted: {comment!r}")
-        yield f"# {comment}"
+    without = "quotes, dollar signs, backslashes and control characters"
+    refuse_path(KIND, include.directory, _NOT_IN_PATHS, without)
+    yield from comments(include)
     yield f'ssl.pemfile = "{include.directory}/fullchain.pem"'
     yield f'ssl.privkey = "{include.directory}/privkey.pem"'
     if include.stapling is Stapling.FILE:
@@ -200,12 +191,6 @@ def _judge(done: Completed) -> ConfigTest:
     denied = "ermission denied" in text
     outcome = ConfigOutcome.UNTESTED if denied or done.status in (-1, 126, 127) else ConfigOutcome.REFUSED
     return ConfigTest(outcome, said[:1] or (text.strip() or "no reason given",), (), text)
-
-
-def _heads() -> list[Process]:
-    found = host.named(_PROGRAMS)
-    family = {one.pid for one in found}
-    return [one for one in found if one.parent not in family and one.argv and host.shares_root(one.pid)]
 
 
 def _running(head: Process) -> Instance | None:

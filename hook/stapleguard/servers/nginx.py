@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -16,7 +15,9 @@ from stapleguard.finding import Code, Finding, find
 from stapleguard.host import Completed, Process
 from stapleguard.model import StapleguardError
 from stapleguard.servers import nginx_config
+from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.nginx_log import LOG_FAULTS, log_findings
+from stapleguard.servers.running import meant, ours
 from stapleguard.servers.service import unit_of_main
 from stapleguard.servers.words import (
     ConfigOutcome,
@@ -81,15 +82,8 @@ def instances(binary: str | None = None, config: str | None = None) -> tuple[Ins
     user than root or ours: its owner chose its title, and with it what we would execute. With
     `config` only the installation with that main file, with `binary` only those of that program.
     """
-    running = _masters()
-    if config is not None:
-        running = [one for one in running if _same(one.config, config)]
-    if binary is not None:
-        of_binary = [one for one in running if _same(one.binary, binary)]
-        # A configuration says which nginx is meant; the path of its program may be a wrapper.
-        running = of_binary or (running if config is not None else [])
-    if running:
-        return tuple(running)
+    if found := meant(_masters(), binary, config):
+        return found
     installed = shutil.which(binary or "nginx", path=host.PATH)
     if installed is None:
         return ()
@@ -214,10 +208,7 @@ def render(include: Include) -> str:
 
 
 def _comments(include: Include) -> Iterator[str]:
-    for comment in include.comments:
-        if not comment.isprintable():
-            raise StapleguardError(f"a comment of one line is wanted: {comment!r}")
-        yield f"# {comment}"
+    yield from comments(include)
     yield "# Paths lead into one generation rather than through live/: whoever has read this file has"
     yield "# a key, a chain and a staple that belong together, whatever is published meanwhile."
 
@@ -245,11 +236,7 @@ def _directives(include: Include) -> Iterator[str]:
 
 def _path(directory: str, name: str) -> str:
     path = f"{directory.rstrip('/')}/{name}"
-    if not directory.startswith("/") or _NOT_IN_PATHS.search(path):
-        raise StapleguardError(
-            f"nginx cannot be told this path: {path!r}",
-            "use an absolute path without quotes, dollar signs, backslashes and control characters",
-        )
+    refuse_path(KIND, path, _NOT_IN_PATHS, "quotes, dollar signs, backslashes and control characters")
     return path if re.fullmatch(r"[\w./@%+=:,~-]+", path) else f'"{path}"'
 
 
@@ -283,8 +270,7 @@ def _judge(done: Completed) -> ConfigTest:
 
 
 def _masters() -> list[Instance]:
-    trusted = {0, os.geteuid()}
-    titled = [one for one in host.processes() if one.command.startswith(_MASTER) and one.uid in trusted]
+    titled = [one for one in host.processes() if one.command.startswith(_MASTER) and one.uid in ours()]
     # For an instant a worker bears the title of the master that it was forked from.
     known = {one.pid for one in titled}
     found = [one for one in titled if one.parent not in known or not host.is_fork(one.pid, one.parent)]
@@ -354,7 +340,3 @@ def _build(binary: str) -> _Build:
         options.get("conf-path", "conf/nginx.conf"),
         options.get("error-log-path", "logs/error.log"),
     )
-
-
-def _same(left: str, right: str) -> bool:
-    return os.path.realpath(left) == os.path.realpath(right)
