@@ -19,9 +19,8 @@ from enum import Enum
 from functools import cache
 from typing import Final
 
-from asn1crypto import parser
+from asn1 import NULL, bits, enumerated, explicit, integer, octets, oid, seq, tlv
 from asn1crypto.algos import SignedDigestAlgorithm
-from asn1crypto.core import Enumerated, Integer, ObjectIdentifier
 from asn1crypto.x509 import Certificate
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -43,7 +42,6 @@ CRL_REFERENCES: Final = "1.3.6.1.5.5.7.48.1.3"
 ARCHIVE_CUTOFF: Final = "1.3.6.1.5.5.7.48.1.6"
 EXTENDED_REVOKE: Final = "1.3.6.1.5.5.7.48.1.9"
 SCT_LIST: Final = "1.3.6.1.4.1.11129.2.4.5"
-NULL: Final = b"\x05\x00"
 
 SHA1: Final = "1.3.14.3.2.26"
 SHA224: Final = "2.16.840.1.101.3.4.2.4"
@@ -56,75 +54,14 @@ GOOD: Final = b"\x80\x00"
 UNKNOWN: Final = b"\x82\x00"
 
 
-# --- DER ---------------------------------------------------------------------------------------
-
-
-def tlv(tag: int, *parts: bytes, class_: int = 0, constructed: int = 0) -> bytes:
-    """One element with a minimal definite length."""
-    made: bytes = parser.emit(class_, constructed, tag, b"".join(parts))
-    return made
-
-
-def seq(*parts: bytes) -> bytes:
-    """SEQUENCE."""
-    return tlv(16, *parts, constructed=1)
-
-
-def explicit(number: int, *parts: bytes) -> bytes:
-    """Put a context tag around whole elements."""
-    return tlv(number, *parts, class_=2, constructed=1)
-
-
-def octets(contents: bytes) -> bytes:
-    """OCTET STRING."""
-    return tlv(4, contents)
-
-
-def bits(contents: bytes, unused: int = 0) -> bytes:
-    """BIT STRING."""
-    return tlv(3, bytes([unused]), contents)
-
-
-def elements(encoded: bytes) -> list[bytes]:
-    """Split what is in one constructed element."""
-    contents = parser.parse(encoded)[4]
-    found = []
-    while contents:
-        size = parser.peek(contents)
-        found.append(contents[:size])
-        contents = contents[size:]
-    return found
-
-
-def integer(value: int) -> bytes:
-    """INTEGER."""
-    made: bytes = Integer(value).dump()
-    return made
-
-
-def enumerated(value: int) -> bytes:
-    """Write ENUMERATED; any number."""
-    made: bytes = tlv(Enumerated.tag, Integer(value).contents)
-    return made
-
-
-def oid(dotted: str) -> bytes:
-    """OBJECT IDENTIFIER."""
-    made: bytes = ObjectIdentifier(dotted).dump()
-    return made
-
-
 def time(moment: datetime | bytes) -> bytes:
     """GeneralizedTime; bytes go in as they are, for wrong forms."""
     return tlv(24, moment if isinstance(moment, bytes) else moment.strftime("%Y%m%d%H%M%SZ").encode())
 
 
 def extension(dotted: str, *, critical: bytes = b"", value: bytes = NULL) -> bytes:
-    """One Extension; `critical` is what stands there (CRITICAL, or nothing for the default)."""
+    """One Extension; `critical` is what stands there (`asn1.CRITICAL`, or nothing for the default)."""
     return seq(oid(dotted), critical, octets(value))
-
-
-CRITICAL: Final = tlv(1, b"\xff")
 
 
 def revoked(at: datetime | bytes, reason: bytes = b"") -> bytes:

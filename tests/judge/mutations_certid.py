@@ -6,10 +6,12 @@ import hashlib
 from dataclasses import replace
 from typing import Final
 
+import asn1
 import pki
+from asn1 import CRITICAL, NULL, enumerated, integer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pki import CRITICAL, NONCE, NULL, Answer, Pki, enumerated, extension, integer, revoked
+from pki import NONCE, Answer, Pki, extension, revoked
 from stapleguard.finding import Code
 from stapleguard.model import CertStatus
 from stapleguard.ocsp import Rules
@@ -57,7 +59,7 @@ def leaf_of_another(setting: Setting, *, foreign: bool) -> Variant:
 
 
 def hashed_as(setting: Setting, said: str) -> Answer:
-    return setting.cert_id(algorithm=pki.seq(pki.oid(said), NULL))
+    return setting.cert_id(algorithm=asn1.seq(asn1.oid(said), NULL))
 
 
 def critical(*oids: str) -> tuple[bytes, ...]:
@@ -112,7 +114,7 @@ CERT_ID: Final[Table] = {
         lambda s: s.hashed(pki.SHA512),
     ),
     "a hash that nobody knows": about(
-        lambda s: s.cert_id(algorithm=pki.seq(pki.oid(ALIEN))), lambda s: s.hashed(pki.SHA384)
+        lambda s: s.cert_id(algorithm=asn1.seq(asn1.oid(ALIEN))), lambda s: s.hashed(pki.SHA384)
     ),
     "a hash of SHA-224": about(lambda s: s.hashed(pki.SHA224), lambda s: s.hashed(pki.SHA256)),
     "the namesake's certificate": about(

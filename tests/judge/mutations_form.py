@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+import asn1
 import pki
-from pki import NONCE, NULL, enumerated, explicit, extension, integer, octets
+from asn1 import NULL, enumerated, explicit, integer, octets
+from pki import NONCE, extension
 from stapleguard.finding import Code
 from twins import ALIEN, DAY, EC_ONLY, MINUTE, RSA_ONLY, By, Mutation, Setting, Table, Variant
 
@@ -50,17 +52,17 @@ def too_large(setting: Setting, spare: int) -> Variant:
 
 def first_status(setting: Setting) -> bytes:
     """Read the good answer under the status 0 that is written in two octets."""
-    return setting.but(status=pki.tlv(10, b"\0\0")).der()
+    return setting.but(status=asn1.tlv(10, b"\0\0")).der()
 
 
 def octet_params(setting: Setting) -> object:
-    algorithm = pki.Algorithm(pki.seq(pki.oid(RSA_OID), octets(b"")), pki.RSA_SHA256.sign)
+    algorithm = pki.Algorithm(asn1.seq(asn1.oid(RSA_OID), octets(b"")), pki.RSA_SHA256.sign)
     return setting.but(algorithm=algorithm)
 
 
 def no_params(setting: Setting) -> object:
     """RFC 4055 section 5: the NULL must be written, and its absence must be read."""
-    return setting.but(algorithm=pki.Algorithm(pki.seq(pki.oid(RSA_OID)), pki.RSA_SHA256.sign))
+    return setting.but(algorithm=pki.Algorithm(asn1.seq(asn1.oid(RSA_OID)), pki.RSA_SHA256.sign))
 
 
 def at(text: str) -> dict[str, bytes]:
@@ -86,7 +88,7 @@ FORM: Final[Table] = {
     "tryLater": refused(3, Code.OCSP_TRY_LATER),
     "sigRequired": refused(5, Code.OCSP_SIG_REQUIRED),
     "unauthorized": refused(6, Code.OCSP_UNAUTHORIZED),
-    "successful without an answer": form(lambda s: pki.seq(enumerated(0))),
+    "successful without an answer": form(lambda s: asn1.seq(enumerated(0))),
     "no bytes": form(lambda s: b""),
     "the last octet lost": form(cut),
     "a length in too many octets": form(long_length),
@@ -130,14 +132,14 @@ FORM: Final[Table] = {
     "a certStatus of tag 3": form(lambda s: s.entry(status=b"\x83\x00")),
     "revoked without a time": form(lambda s: s.entry(status=explicit(1))),
     "a serial number in too many octets": form(
-        lambda s: s.cert_id(serial=pki.tlv(2, b"\0\0" + pki.parser.parse(s.base.entry.cert_id.serial)[4]))
+        lambda s: s.cert_id(serial=asn1.tlv(2, b"\0\0" + pki.parser.parse(s.base.entry.cert_id.serial)[4]))
     ),
     "parameters of the CertID hash": form(
-        lambda s: s.cert_id(algorithm=pki.seq(pki.oid(pki.SHA1), octets(b"x"))),
-        lambda s: s.cert_id(algorithm=pki.seq(pki.oid(pki.SHA1))),
+        lambda s: s.cert_id(algorithm=asn1.seq(asn1.oid(pki.SHA1), octets(b"x"))),
+        lambda s: s.cert_id(algorithm=asn1.seq(asn1.oid(pki.SHA1))),
     ),
     "parameters with ECDSA": form(
-        lambda s: s.but(algorithm=pki.Algorithm(pki.seq(pki.oid(EC_OID), NULL), pki.ECDSA_SHA256.sign)),
+        lambda s: s.but(algorithm=pki.Algorithm(asn1.seq(asn1.oid(EC_OID), NULL), pki.ECDSA_SHA256.sign)),
         lambda s: s.but(algorithm=pki.ECDSA_SHA256),
         kinds=EC_ONLY,
     ),
@@ -164,12 +166,12 @@ FORM: Final[Table] = {
         lambda s: s.entry(extensions=(extension(NONCE), extension(ALIEN))),
     ),
     "a critical FALSE that is encoded": form(
-        lambda s: s.but(extensions=(extension(ALIEN, critical=pki.tlv(1, b"\0")),)),
+        lambda s: s.but(extensions=(extension(ALIEN, critical=asn1.tlv(1, b"\0")),)),
         lambda s: s.but(extensions=(extension(ALIEN),)),
     ),
     "a critical TRUE of 1": form(
-        lambda s: s.but(extensions=(extension(NONCE, critical=pki.tlv(1, b"\1")),)),
-        lambda s: s.but(extensions=(extension(NONCE, critical=pki.CRITICAL),)),
+        lambda s: s.but(extensions=(extension(NONCE, critical=asn1.tlv(1, b"\1")),)),
+        lambda s: s.but(extensions=(extension(NONCE, critical=asn1.CRITICAL),)),
     ),
     "nextUpdate before thisUpdate": Mutation(
         Code.OCSP_MALFORMED,

@@ -6,25 +6,15 @@ import hashlib
 from dataclasses import replace
 from typing import Final
 
+import asn1
 import pki
+from asn1 import CRITICAL, NULL, explicit, octets
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from mutations_certid import same_name
-from pki import (
-    CRITICAL,
-    DELEGATE,
-    NOCHECK,
-    NOT_CA,
-    NULL,
-    OCSP_SIGNING,
-    SIGNS,
-    Answer,
-    KeyKind,
-    explicit,
-    octets,
-)
+from pki import DELEGATE, NOCHECK, NOT_CA, OCSP_SIGNING, SIGNS, Answer, KeyKind
 from stapleguard.finding import Code
 from stapleguard.ocsp import Rules, Sha1
 from twins import ALIEN, DAY, EC_ONLY, RSA_ONLY, SECOND, By, Make, Mutation, Setting, Table, Variant
@@ -111,23 +101,23 @@ def crossed(setting: Setting) -> Answer:
 
 def tied_to_pss(setting: Setting, algorithm: pki.Algorithm, parameters: bytes = b"") -> Answer:
     """Let a delegate sign whose key is one for RSASSA-PSS only (RFC 4055 section 1.2)."""
-    key_info = pki.key_info(setting.pki.delegate.certificate, pki.seq(pki.oid(PSS_OID), parameters))
+    key_info = pki.key_info(setting.pki.delegate.certificate, asn1.seq(asn1.oid(PSS_OID), parameters))
     return replace(setting.retold(key_info=key_info), algorithm=algorithm)
 
 
 def parameters(algorithm: pki.Algorithm) -> bytes:
     """Look up the parameters of an algorithm."""
-    return pki.elements(algorithm.encoded)[1]
+    return asn1.elements(algorithm.encoded)[1]
 
 
 def exponent_one(setting: Setting) -> Answer:
     """Forge a signature that is its own padding, for a key whose exponent is 1."""
     numbers = setting.pki.delegate.certificate.public_key().public_numbers()
-    key = pki.seq(pki.integer(numbers.n), pki.integer(1))
-    key_info = pki.seq(pki.seq(pki.oid("1.2.840.113549.1.1.1"), NULL), pki.bits(key))
+    key = asn1.seq(asn1.integer(numbers.n), asn1.integer(1))
+    key_info = asn1.seq(asn1.seq(asn1.oid("1.2.840.113549.1.1.1"), NULL), asn1.bits(key))
 
     def forge(_: pki.PrivateKey, data: bytes) -> bytes:
-        info = pki.seq(pki.seq(pki.oid(pki.SHA256), NULL), octets(hashlib.sha256(data).digest()))
+        info = asn1.seq(asn1.seq(asn1.oid(pki.SHA256), NULL), octets(hashlib.sha256(data).digest()))
         return b"\0\1" + b"\xff" * (256 - 3 - len(info)) + b"\0" + info
 
     forging = pki.Algorithm(pki.RSA_SHA256.encoded, forge)
@@ -153,7 +143,7 @@ def enclosing(setting: Setting, *certificates: x509.Certificate) -> Answer:
     return setting.but(certs=(*more, *(setting.base.certs or ())))
 
 
-LATIN: Final = pki.seq(pki.tlv(17, pki.seq(pki.oid("2.5.4.3"), pki.tlv(20, b"T\xdcRK")), constructed=1))
+LATIN: Final = asn1.seq(asn1.tlv(17, asn1.seq(asn1.oid("2.5.4.3"), asn1.tlv(20, b"T\xdcRK")), constructed=1))
 
 SIGNATURE: Final[Table] = {
     "the first bit of the signature": bad(flipped(0)),
@@ -179,7 +169,7 @@ SIGNATURE: Final[Table] = {
         kinds=EC_ONLY,
     ),
     "an algorithm that nobody knows": Mutation(
-        WEAK, lambda s: s.but(algorithm=pki.Algorithm(pki.seq(pki.oid(ALIEN)), pki.usual(s.base.key).sign))
+        WEAK, lambda s: s.but(algorithm=pki.Algorithm(asn1.seq(asn1.oid(ALIEN)), pki.usual(s.base.key).sign))
     ),
     "RSA with SHA-1": rsa(
         WEAK,
@@ -189,7 +179,7 @@ SIGNATURE: Final[Table] = {
     "RSA with MD5": rsa(
         WEAK,
         lambda s: s.but(
-            algorithm=pki.Algorithm(pki.seq(pki.oid("1.2.840.113549.1.1.4"), NULL), pki.RSA_MD5.sign)
+            algorithm=pki.Algorithm(asn1.seq(asn1.oid("1.2.840.113549.1.1.4"), NULL), pki.RSA_MD5.sign)
         ),
         lambda s: s.but(algorithm=pki.RSA_SHA512),
     ),
@@ -207,7 +197,7 @@ SIGNATURE: Final[Table] = {
     "RSASSA-PSS without parameters": rsa(
         WEAK,
         lambda s: Variant(
-            s.but(algorithm=pki.Algorithm(pki.seq(pki.oid(PSS_OID)), pki.PSS_SHA1.sign)), rules=OLD
+            s.but(algorithm=pki.Algorithm(asn1.seq(asn1.oid(PSS_OID)), pki.PSS_SHA1.sign)), rules=OLD
         ),
         lambda s: s.but(algorithm=pki.PSS_SHA256),
     ),
@@ -252,7 +242,7 @@ SIGNATURE: Final[Table] = {
         lambda s: tied_to_pss(
             s,
             pki.PSS_SHA256,
-            parameters(pki.pss(pki.SHA256, hashes.SHA256(), trailer=explicit(3, pki.integer(2)))),
+            parameters(pki.pss(pki.SHA256, hashes.SHA256(), trailer=explicit(3, asn1.integer(2)))),
         ),
         lambda s: tied_to_pss(s, pki.PSS_SHA256, parameters(pki.PSS_SHA256)),
         by=By.DELEGATE,
@@ -268,8 +258,8 @@ RESPONDER: Final[Table] = {
         lambda s: s.but(responder=explicit(1, pki.name("Nobody").public_bytes())), by=By.ANY
     ),
     "an empty name": impostor(
-        lambda s: s.but(responder=explicit(1, pki.seq())),
-        lambda s: replace(s.retold(subject=pki.seq()), responder=explicit(1, pki.seq())),
+        lambda s: s.but(responder=explicit(1, asn1.seq())),
+        lambda s: replace(s.retold(subject=asn1.seq()), responder=explicit(1, asn1.seq())),
     ),
     "a name whose string is of no known encoding": impostor(
         lambda s: s.but(responder=explicit(1, LATIN)),

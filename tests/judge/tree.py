@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from asn1 import bits, tlv
 from asn1crypto import parser
-from pki import Algorithm, PrivateKey, Signer, bits, tlv, usual
+from pki import Algorithm, PrivateKey, Signer, usual
 
 _OCTET_STRING, _SEQUENCE, _TIME, _INTEGER, _OID = 4, 16, 24, 2, 6
 _DEEP: Final = 40

@@ -8,10 +8,12 @@ from datetime import timedelta
 from random import Random
 from typing import Final
 
+import asn1
 import pki
+from asn1 import integer, oid, seq
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pki import Answer, CertId, Entry, extension, integer, oid, seq
+from pki import Answer, CertId, Entry, extension
 from twins import ALIEN, DAY, Setting
 
 LIMIT: Final = 65536
@@ -73,7 +75,7 @@ def by_names(setting: Setting) -> bytes:
     """Let the responderID and many certificates have long names that differ in the kind of string only."""
 
     def name(string: int) -> bytes:
-        part = pki.tlv(17, seq(oid("2.5.4.3"), pki.tlv(string, b"a")), constructed=1)
+        part = asn1.tlv(17, seq(oid("2.5.4.3"), asn1.tlv(string, b"a")), constructed=1)
         return seq(*[part] * 700)
 
     def certificate(number: int) -> bytes:
@@ -81,7 +83,7 @@ def by_names(setting: Setting) -> bytes:
             setting.pki.delegate.certificate, setting.pki.issuer, serial=integer(number), subject=name(12)
         )
 
-    return enclosing(setting, replace(setting.base, responder=pki.explicit(1, name(19))), certificate)
+    return enclosing(setting, replace(setting.base, responder=asn1.explicit(1, name(19))), certificate)
 
 
 def entries(setting: Setting, *, about: bool) -> bytes:
@@ -105,7 +107,7 @@ def extensions(setting: Setting) -> bytes:
     return filled(
         lambda count: setting.but(
             extensions=tuple(
-                extension(f"1.2.{number}", critical=pki.CRITICAL, value=b"") for number in range(count)
+                extension(f"1.2.{number}", critical=asn1.CRITICAL, value=b"") for number in range(count)
             )
         )
     )
@@ -129,7 +131,9 @@ def long_oid(setting: Setting) -> bytes:
     """Name an extension by a single arc of half a million bits."""
     return filled(
         lambda count: setting.but(
-            extensions=(seq(pki.tlv(6, b"\x2a" + b"\xff" * count + b"\x01"), pki.CRITICAL, pki.octets(b"")),)
+            extensions=(
+                seq(asn1.tlv(6, b"\x2a" + b"\xff" * count + b"\x01"), asn1.CRITICAL, asn1.octets(b"")),
+            )
         )
     )
 

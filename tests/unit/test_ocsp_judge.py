@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+import asn1
 import pki
 import pytest
+from asn1 import explicit
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -38,7 +40,7 @@ from ocsp_answers import (
     others,
     saying,
 )
-from pki import Answer, CertId, KeyKind, Pki, explicit, extension, make_pki
+from pki import Answer, CertId, KeyKind, Pki, extension, make_pki
 from stapleguard.finding import Code
 from stapleguard.model import CertStatus, Severity
 from stapleguard.ocsp import MAX_RESPONSE, Acceptance, Rules, request
@@ -84,14 +86,14 @@ def test_its_twin_with_one_flipped_bit_is_not(kind: KeyKind, make: Callable[[Pki
 def test_a_refusal_of_the_responder_has_its_code_with_an_answer_inside_or_not(
     number: int, code: Code
 ) -> None:
-    bare = judged(pki.seq(pki.enumerated(number)))
+    bare = judged(asn1.seq(asn1.enumerated(number)))
     assert [found.code for found in bare.findings] == [code]
     assert bare.status is None
-    assert critical(judged(replace(GOOD, status=pki.enumerated(number)))) == {code}
+    assert critical(judged(replace(GOOD, status=asn1.enumerated(number)))) == {code}
 
 
 def test_successful_without_an_answer_is_malformed() -> None:
-    assert critical(judged(pki.seq(pki.enumerated(0)))) == {MALFORMED}
+    assert critical(judged(asn1.seq(asn1.enumerated(0)))) == {MALFORMED}
 
 
 # Signature algorithms.
@@ -138,7 +140,7 @@ def test_an_algorithm_of_another_family_than_the_key_is_a_bad_signature() -> Non
 
 
 def test_an_unknown_algorithm_is_weak_and_proves_nothing() -> None:
-    unheard = pki.Algorithm(pki.seq(pki.oid(ALIEN)), pki.ECDSA_SHA256.sign)
+    unheard = pki.Algorithm(asn1.seq(asn1.oid(ALIEN)), pki.ECDSA_SHA256.sign)
     judgement = judged(replace(entry(status=pki.revoked(THEN)), algorithm=unheard))
     assert critical(judgement) == {Code.OCSP_WEAK_SIGNATURE}
     assert judgement.status is CertStatus.REVOKED
@@ -165,7 +167,7 @@ def test_a_leaf_signed_with_sha1_is_not_the_judges_matter() -> None:
 
 def test_a_certificate_with_sha1_is_held_to_the_rest_of_the_rules() -> None:
     renamed = replace(RSA.blank_delegate, issuer="Test CB").sign(RSA.delegate.key).certificate
-    outer = pki.seq(pki.oid("1.2.840.113549.1.1.5"))  # the same algorithm, without its NULL
+    outer = asn1.seq(asn1.oid("1.2.840.113549.1.1.5"))  # the same algorithm, without its NULL
     for odd in (
         pki.resigned(renamed, RSA.issuer, pki.RSA_SHA1),
         pki.resigned(RSA.delegate.certificate, RSA.issuer, pki.RSA_SHA1, outer),
@@ -194,20 +196,20 @@ def test_of_a_crowd_of_certificates_the_first_sixteen_are_tried() -> None:
 def test_an_entry_about_another_issuer_is_only_warned_of() -> None:
     for other in (
         replace(GOOD.entry.cert_id, key_hash=b"\1" * 20),
-        replace(GOOD.entry.cert_id, algorithm=pki.seq(pki.oid(ALIEN))),
+        replace(GOOD.entry.cert_id, algorithm=asn1.seq(asn1.oid(ALIEN))),
     ):
         twice = replace(GOOD, more=(replace(GOOD.entry, cert_id=other, status=pki.revoked(THEN)),))
         assert (judged(twice).acceptance, others(judged(twice))) == (
             Acceptance.ACCEPTED,
             {Code.OCSP_AMBIGUOUS},
         )
-    same = replace(GOOD.entry.cert_id, serial=pki.integer(7))
+    same = replace(GOOD.entry.cert_id, serial=asn1.integer(7))
     assert judged(replace(GOOD, more=(replace(GOOD.entry, cert_id=same),))).findings == ()
 
 
 def test_a_string_that_is_not_what_its_tag_says_is_malformed() -> None:
     for tag, text in ((12, b"T\xdcrk"), (30, b"odd"), (28, b"odd"), (26, b"visible"), (4, b"octets")):
-        name = pki.seq(pki.tlv(17, pki.seq(pki.oid("2.5.4.3"), pki.tlv(tag, text)), constructed=1))
+        name = asn1.seq(asn1.tlv(17, asn1.seq(asn1.oid("2.5.4.3"), asn1.tlv(tag, text)), constructed=1))
         odd = pki.retold(P256.leaf.certificate, P256.issuer, subject=name)
         assert critical(judged(replace(GOOD, certs=(odd,)))) == {MALFORMED}
         assert critical(judged(replace(GOOD, responder=explicit(1, name)))) == {MALFORMED}
@@ -215,14 +217,16 @@ def test_a_string_that_is_not_what_its_tag_says_is_malformed() -> None:
 
 UNNEEDED = {
     "of version v5": {"version": 4},
-    "with a negative serial number": {"serial": pki.integer(-5)},
-    "with serial number nought": {"serial": pki.integer(0)},
-    "with an overlong serial number": {"serial": pki.integer(1 << 300)},
+    "with a negative serial number": {"serial": asn1.integer(-5)},
+    "with serial number nought": {"serial": asn1.integer(0)},
+    "with an overlong serial number": {"serial": asn1.integer(1 << 300)},
     "with a key that nobody knows": {
-        "key_info": pki.key_info(P256.leaf.certificate, pki.seq(pki.oid(ALIEN)))
+        "key_info": pki.key_info(P256.leaf.certificate, asn1.seq(asn1.oid(ALIEN)))
     },
     "with a name of no known encoding": {
-        "subject": pki.seq(pki.tlv(17, pki.seq(pki.oid("2.5.4.3"), pki.tlv(20, b"T\xdcRK")), constructed=1))
+        "subject": asn1.seq(
+            asn1.tlv(17, asn1.seq(asn1.oid("2.5.4.3"), asn1.tlv(20, b"T\xdcRK")), constructed=1)
+        )
     },
     "with an extension twice": {"extensions": (extension(ALIEN), extension(ALIEN))},
     "whose signature is damaged": {"damage": flipped},
@@ -358,8 +362,8 @@ def test_a_response_beyond_the_limit_is_refused_unread() -> None:
         (entry(status=pki.UNKNOWN), {"Firefox", "curl --cert-status"}),
         (entry(next_update=NOW), {"GnuTLS", "curl --cert-status"}),
         (cert_id(key_hash=b"\1" * 20), {"GnuTLS", "curl --cert-status"}),
-        (replace(GOOD, status=pki.enumerated(3)), {"curl --cert-status"}),
-        (replace(GOOD, status=pki.enumerated(6)), {"Firefox", "curl --cert-status"}),
+        (replace(GOOD, status=asn1.enumerated(3)), {"curl --cert-status"}),
+        (replace(GOOD, status=asn1.enumerated(6)), {"Firefox", "curl --cert-status"}),
     ],
 )
 def test_a_rejecting_finding_names_the_clients_that_break(answer: Answer, clients: set[str]) -> None:
@@ -383,7 +387,7 @@ MUST_STAPLE = replace(
 
 @pytest.mark.parametrize(("number", "others_"), [(3, set()), (6, {"Firefox"}), (2, {"Firefox"})])
 def test_gnutls_breaks_on_some_refusals_where_a_staple_is_demanded(number: int, others_: set[str]) -> None:
-    (found,) = judged(replace(GOOD, status=pki.enumerated(number)), of=MUST_STAPLE).findings
+    (found,) = judged(replace(GOOD, status=asn1.enumerated(number)), of=MUST_STAPLE).findings
     gnutls = set() if number == 2 else {"GnuTLS"}  # internalError was not measured there
     breaks = found.evidence["breaks_clients"]
     assert isinstance(breaks, tuple)
@@ -394,12 +398,12 @@ def test_a_leaf_whose_extensions_cannot_be_read_demands_no_staple() -> None:
     twice = (pki.extension(ALIEN), pki.extension(ALIEN))
     odd = x509.load_der_x509_certificate(pki.retold(P256.leaf.certificate, P256.issuer, extensions=twice))
     of = replace(P256, leaf=pki.Signer(odd, P256.leaf.key))
-    (found,) = judged(replace(GOOD, status=pki.enumerated(3)), of=of).findings
+    (found,) = judged(replace(GOOD, status=asn1.enumerated(3)), of=of).findings
     assert found.evidence["breaks_clients"] == ("curl --cert-status",)
 
 
 def test_a_crowd_of_faults_is_told_in_a_few() -> None:
-    aliens = tuple(extension(f"1.2.{number}", critical=pki.CRITICAL) for number in range(1000, 1500))
+    aliens = tuple(extension(f"1.2.{number}", critical=asn1.CRITICAL) for number in range(1000, 1500))
     judgement = judged(replace(GOOD, extensions=aliens))
     assert critical(judgement) == {Code.OCSP_CRITICAL_EXTENSION}
     assert len(judgement.findings) == 10

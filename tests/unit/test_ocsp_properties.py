@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 
+import asn1
 import pki
 import pytest
 from cryptography.x509 import ocsp
@@ -24,7 +25,7 @@ P256, RSA = make_pki(KeyKind.P256, NOW), make_pki(KeyKind.RSA2048, NOW)
 DIRECT, DELEGATED = Answer.good(P256, NOW).der(), Answer.delegated(P256, NOW).der()
 FULL = replace(
     Answer.delegated(P256, NOW),
-    extensions=(pki.extension(pki.NONCE, value=pki.octets(b"nonce")),),
+    extensions=(pki.extension(pki.NONCE, value=asn1.octets(b"nonce")),),
     more=(replace(Answer.good(P256, NOW).entry, extensions=(pki.extension(pki.SCT_LIST),)),),
 ).der()
 PSS = replace(Answer.good(RSA, NOW), algorithm=pki.PSS_SHA256).der()
@@ -100,20 +101,28 @@ def test_and_the_unchanged_answer_is_believed(seed: bytes) -> None:
 
 STRANGE = st.one_of(
     st.sampled_from(
-        [pki.NULL, pki.seq(), pki.octets(b""), pki.integer(-1), pki.oid("1.2.3"), b"\x80\x00", b"\x17\x00"]
+        [
+            asn1.NULL,
+            asn1.seq(),
+            asn1.octets(b""),
+            asn1.integer(-1),
+            asn1.oid("1.2.3"),
+            b"\x80\x00",
+            b"\x17\x00",
+        ]
     ),
-    st.binary(max_size=12).map(pki.octets),
-    st.binary(max_size=12).map(lambda contents: pki.tlv(24, contents)),
+    st.binary(max_size=12).map(asn1.octets),
+    st.binary(max_size=12).map(lambda contents: asn1.tlv(24, contents)),
 )
 
 
 @USUAL
 @given(
     version=st.one_of(st.just(b""), STRANGE),
-    responder=st.one_of(st.none(), STRANGE, *(STRANGE.map(partial(pki.explicit, tag)) for tag in (1, 2))),
+    responder=st.one_of(st.none(), STRANGE, *(STRANGE.map(partial(asn1.explicit, tag)) for tag in (1, 2))),
     status=st.one_of(st.just(pki.GOOD), STRANGE),
     extensions=st.one_of(
-        st.none(), st.lists(STRANGE.map(partial(pki.seq, pki.oid("1.2.3"))), max_size=2).map(tuple)
+        st.none(), st.lists(STRANGE.map(partial(asn1.seq, asn1.oid("1.2.3"))), max_size=2).map(tuple)
     ),
     certs=st.one_of(st.none(), st.lists(STRANGE, max_size=2).map(tuple)),
     parameters=st.one_of(st.just(b""), STRANGE),
@@ -136,7 +145,7 @@ def test_well_signed_nonsense_gives_findings(
         entry=replace(good.entry, status=status, extensions=extensions),
         extensions=extensions,
         certs=certs,
-        algorithm=pki.Algorithm(pki.seq(pki.oid(algorithm), parameters), pki.ECDSA_SHA256.sign),
+        algorithm=pki.Algorithm(asn1.seq(asn1.oid(algorithm), parameters), pki.ECDSA_SHA256.sign),
     )
     consistent(judged(answer.der()))
 

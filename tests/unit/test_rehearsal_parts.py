@@ -192,8 +192,12 @@ def said(reader: int) -> bytes:
 
 
 class TestChild:
-    @pytest.mark.parametrize(("ignored", "status"), [("", 131), ("QUIT", 143), ("QUIT TERM", 137)])
-    def test_stops_what_does_not_want_to(self, tmp_path: Path, ignored: str, status: int) -> None:
+    @pytest.mark.parametrize(
+        ("ignored", "patience", "status"), [("", 10.0, 131), ("QUIT", 0.2, 143), ("QUIT TERM", 0.2, 137)]
+    )
+    def test_stops_what_does_not_want_to(
+        self, tmp_path: Path, ignored: str, patience: float, status: int
+    ) -> None:
         """The grandchild holds the pipe, too: it reads as closed only when the whole group is dead."""
         fifo, reader = fifo_of(tmp_path)
         trap = f"trap '' {ignored}; " if ignored else ""
@@ -201,7 +205,7 @@ class TestChild:
         child = Child.spawn(["sh", "-c", script], tmp_path, tmp_path / "log", {"WORD": "there"})
         assert said(reader) == b"up there\n"
         assert child.poll() is None
-        assert child.stop(0.2) == status
+        assert child.stop(patience) == status
         assert (child.poll(), child.stop(0.2)) == (status, status)
         assert said(reader) == b""
         os.close(reader)
