@@ -178,16 +178,7 @@ def _service_arguments(add: _Add) -> None:
             one.add_argument("--program", metavar="PATH", help="what the units start (default: this program)")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Build the command line; docs/reference/commands.md is generated from it."""
-    top = _program()
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-
-    def add(name: str, about: str, *, live: str = "") -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=about, description=about)
-        _common(one, live=live)
-        return one
-
+def _renewal_arguments(add: _Add) -> None:
     hook = add(
         "hook",
         "what an ACME client calls after a renewal (certbot: --deploy-hook 'stapleguard hook'); finds out "
@@ -205,6 +196,9 @@ def parser() -> argparse.ArgumentParser:
     deploy.add_argument(
         "lineage", help="a configured name, or a directory such as /etc/letsencrypt/live/example.org"
     )
+
+
+def _looking_arguments(add: _Add) -> None:
     check = add(
         "check",
         "look at live handshakes, judge them, change nothing",
@@ -231,6 +225,9 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--bundle", metavar="FILE", help="write all that was seen, without secrets, for a colleague"
     )
+
+
+def _keeping_arguments(add: _Add) -> None:
     add("status", "what is deployed and pending, certificate and staple life left")
     add("refresh", "renew primed staples that are past half their life", live="seconds for each lineage")
     add("recover", "finish or undo whatever a crash left behind", live="seconds for each lineage")
@@ -243,6 +240,21 @@ def parser() -> argparse.ArgumentParser:
         "a fire drill in a private lab: own CA, responder, resolver and nginx; no root, "
         "nothing of the host touched",
     )
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the command line; docs/reference/commands.md is generated from it."""
+    top = _program()
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, about: str, *, live: str = "") -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=about, description=about)
+        _common(one, live=live)
+        return one
+
+    _renewal_arguments(add)
+    _looking_arguments(add)
+    _keeping_arguments(add)
     _service_arguments(add)
     _ocsp_arguments(commands.add_parser("ocsp", help="the OCSP client and the judge alone"))
     exporter = commands.add_parser("exporter", help=EXPORTER, description=EXPORTER)

@@ -16,7 +16,7 @@ LISTEN: Final = "127.0.0.1:9117"
 
 
 def add_check(check: argparse.ArgumentParser, seconds: Callable[[str], float]) -> None:
-    """Add where the endpoints come from and how they are shown."""
+    """Add where the endpoints come from, how deep to look, and how they are shown."""
     check.add_argument(
         "--file",
         action="append",
@@ -48,6 +48,10 @@ def add_check(check: argparse.ArgumentParser, seconds: Callable[[str], float]) -
         const="thorough",
         help="each key type, TLS version and worker of each address (the default without --file)",
     )
+    _add_forms(check, seconds)
+
+
+def _add_forms(check: argparse.ArgumentParser, seconds: Callable[[str], float]) -> None:
     check.add_argument(
         "--jsonl", action="store_true", help="one JSON object an endpoint and line, as they come"
     )
