@@ -26,24 +26,30 @@ def explicit(number: int, *parts: bytes) -> bytes:
     return tlv(number, *parts, class_=2, constructed=1)
 
 
-def octets(contents: bytes) -> bytes:
+def octets(inside: bytes) -> bytes:
     """OCTET STRING."""
-    return tlv(4, contents)
+    return tlv(4, inside)
 
 
-def bits(contents: bytes, unused: int = 0) -> bytes:
+def bits(inside: bytes, unused: int = 0) -> bytes:
     """BIT STRING."""
-    return tlv(3, bytes([unused]), contents)
+    return tlv(3, bytes([unused]), inside)
+
+
+def contents(encoded: bytes) -> bytes:
+    """Take off the tag and the length of one element."""
+    inside: bytes = parser.parse(encoded)[4]
+    return inside
 
 
 def elements(encoded: bytes) -> list[bytes]:
     """Split what is in one constructed element."""
-    contents = parser.parse(encoded)[4]
+    rest = contents(encoded)
     found = []
-    while contents:
-        size = parser.peek(contents)
-        found.append(contents[:size])
-        contents = contents[size:]
+    while rest:
+        size = parser.peek(rest)
+        found.append(rest[:size])
+        rest = rest[size:]
     return found
 
 

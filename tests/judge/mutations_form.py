@@ -29,13 +29,13 @@ def refused(number: int, code: Code) -> Mutation:
 def long_length(setting: Setting) -> bytes:
     """Write the outermost length with one octet too many."""
     der = setting.base.der()
-    contents = pki.parser.parse(der)[4]
+    contents = asn1.contents(der)
     return b"\x30\x84" + len(contents).to_bytes(4, "big") + contents
 
 
 def indefinite(setting: Setting) -> bytes:
     """Write the outermost element in the indefinite form of BER."""
-    return b"\x30\x80" + pki.parser.parse(setting.base.der())[4] + b"\0\0"
+    return b"\x30\x80" + asn1.contents(setting.base.der()) + b"\0\0"
 
 
 def cut(setting: Setting) -> bytes:
@@ -132,7 +132,7 @@ FORM: Final[Table] = {
     "a certStatus of tag 3": form(lambda s: s.entry(status=b"\x83\x00")),
     "revoked without a time": form(lambda s: s.entry(status=explicit(1))),
     "a serial number in too many octets": form(
-        lambda s: s.cert_id(serial=asn1.tlv(2, b"\0\0" + pki.parser.parse(s.base.entry.cert_id.serial)[4]))
+        lambda s: s.cert_id(serial=asn1.tlv(2, b"\0\0" + asn1.contents(s.base.entry.cert_id.serial)))
     ),
     "parameters of the CertID hash": form(
         lambda s: s.cert_id(algorithm=asn1.seq(asn1.oid(pki.SHA1), octets(b"x"))),
