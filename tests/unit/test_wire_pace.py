@@ -24,6 +24,15 @@ def test_the_window_grows_while_handshakes_take_no_longer_than_their_round_trips
     assert pace.window == 256
 
 
+def test_the_first_steps_are_large_and_those_after_a_stretch_are_not() -> None:
+    pace = Pace(256)
+    looked(pace, 0.155, 0.075, 64)
+    assert pace.window == 256
+    looked(pace, 0.3, 0.075, 2000)
+    looked(pace, 0.155, 0.075, 64)
+    assert LEAST <= pace.window < 128
+
+
 def test_the_window_shrinks_to_the_least_when_they_are_stretched() -> None:
     pace = Pace(256)
     looked(pace, 0.155, 0.075, 2000)

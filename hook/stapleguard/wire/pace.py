@@ -16,11 +16,13 @@ import struct
 from collections import deque
 from typing import Final
 
-LEAST: Final = 32
+LEAST: Final = 64
 """Handshakes that may run at once before anything was measured, and however slow all of them are."""
-_STRETCHED: Final = 1.15
+_STRETCHED: Final = 1.25
 _FEWER: Final = 0.92
 _MORE: Final = 1.15
+_MORE_AT_FIRST: Final = 1.5
+"""Until they were stretched for the first time: short sweeps are over before small steps lead anywhere."""
 _WEIGHT: Final = 1 / 16
 _ROUND: Final = 16
 _STALE_SECONDS: Final = 0.25
@@ -44,6 +46,7 @@ class Pace:
         self.round_trip = 0.0
         self.stretch = 1.0
         self.count = 0
+        self.step = _MORE_AT_FIRST
         self.round_trips: dict[int, float] = {}
         self.fresh: deque[tuple[float, int]] = deque()
         self.running: set[int] = set()
@@ -86,7 +89,9 @@ class Pace:
         self.stretch += (seconds / least - self.stretch) * _WEIGHT
         self.count += 1
         if self.count % _ROUND == 0:
-            wanted = self.window * (_FEWER if self.stretch > _STRETCHED else _MORE)
+            stretched = self.stretch > _STRETCHED
+            self.step = _MORE if stretched else self.step
+            wanted = self.window * (_FEWER if stretched else self.step)
             self.window = max(float(min(LEAST, self.most)), min(wanted, float(self.most)))
 
     def ended(self, index: int) -> None:
