@@ -47,13 +47,14 @@ class BenchSite(Site):
 
 
 @contextmanager
-def opened(workers: int, *, reuseport: bool = False) -> Iterator[BenchSite]:
-    """A site that serves its first certificate."""
+def opened(workers: int, *, reuseport: bool = False, policy: str = "") -> Iterator[BenchSite]:
+    """A site that serves its first certificate; `policy` are lines of the [policy] table."""
     with (
         tempfile.TemporaryDirectory(prefix="stapleguard-bench-") as directory,
         closing(BenchSite(nginx_binary(), Path(directory), workers)) as site,
     ):
         site.reuseport = reuseport
+        site.configure(policy)
         site.open()
         yield site
 

@@ -191,6 +191,8 @@ _ANSWERS: Final = {
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    # Every worker of a server asks at once after a reload; what does not fit waits for a second SYN.
+    request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], responder: Responder) -> None:
         self.responder = responder
