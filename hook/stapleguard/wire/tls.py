@@ -107,6 +107,7 @@ def _context(tls: TlsVersion | None, key_type: KeyType | None) -> SSL.Context:
     # a single signature of it. The chain is judged afterwards, once for the same bytes.
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # 34 KiB for each peer that is waited for
     _configure(context, "SSL_CTX_set1_curves_list", _GROUPS)  # where it cannot be told, its own list stays
     if tls is not None:
         context.set_min_proto_version(_VERSIONS[tls])
