@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from threading import Condition, Event
 from time import monotonic
@@ -20,12 +21,13 @@ from lab.tools import require
 from site_lab import NAME, Site
 from stapleguard.model import Ask, Endpoint, Observation
 from stapleguard.ocsp import Acceptance, judge
+from stapleguard.rehearsal.authority import AnswerOptions
 from stapleguard.rehearsal.webserver import find_nginx
 from stapleguard.wire.handshake import Limits, observe
 
 pytestmark = pytest.mark.server
 
-RENEWALS = int(os.environ.get("STAPLEGUARD_LOAD_RENEWALS", "3"))
+RENEWALS = int(os.environ.get("STAPLEGUARD_LOAD_RENEWALS", "2"))
 CLIENTS = 8
 SETTLED = 200  # handshakes in a row, so that each of four workers had its share
 PATIENCE = 30.0
@@ -128,6 +130,27 @@ def renew_under(load: Load, site: Site) -> float:
     return monotonic() - begun
 
 
+def back_and_forth(load: Load, site: Site) -> None:
+    """Roll the last renewal back, and renew the staple of one more: each seen by the clients as well."""
+    ended = site.run("rollback", NAME, "--json")
+    assert (ended.status, ended.json["verdict"]) == (5, "rolled-back"), ended.out + ended.err
+    before = Counter(load.leaves)
+    assert load.settle(), load.summary()
+    assert [sha256(leaf).hexdigest() for leaf in load.leaves - before] == [ended.json["after"]]
+    # Past half of its life at once, so that it is due; a server that fetches for itself has no file of ours.
+    site.responder.set_good(AnswerOptions(this_update=-timedelta(hours=70), next_update=timedelta(hours=40)))
+    site.renew()
+    assert site.deploy().status == 0
+    assert load.settle(), load.summary()
+    site.responder.set_good(AnswerOptions())
+    known = len(load.judged)
+    refreshed = site.run("refresh", "--json")
+    assert (refreshed.status, refreshed.json["verdict"]) == (0, "verified"), refreshed.out + refreshed.err
+    assert load.settle(), load.summary()
+    published = (site.state / "live" / NAME / "ocsp.der").exists()
+    assert len(load.judged) == known + published, "the new staple did not reach the clients"
+
+
 def reload_plainly(load: Load, site: Site) -> None:
     """Reload without the program, and wait until all four old workers are gone."""
     gone = "exited with code 0"
@@ -143,10 +166,11 @@ def test_primed_from_a_file_no_client_is_failed_or_left_bare(site: Site) -> None
     with load_on(site) as load:
         assert load.settle(), load.summary()
         seconds = renew_under(load, site)
+        back_and_forth(load, site)
     print(f"\nload, prime = file: {RENEWALS} renewals in {seconds:.0f} s under load: {load.summary()}")
     assert not load.failed
     assert (load.bare, load.refused) == (0, Counter())
-    assert len(load.leaves) == RENEWALS + 1
+    assert len(load.leaves) == RENEWALS + 2
 
 
 def test_primed_by_warming_none_fails_and_staples_come_back(site: Site) -> None:

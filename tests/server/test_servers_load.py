@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from real_servers import APACHE, HAPROXY, HAPROXY_WHEEL, LIGHTTPD, Guarded, Recipe, guarded
 from stapleguard.rehearsal.responder import Mode
-from test_load import CLIENTS, RENEWALS, Load, load_on, renew_under
+from test_load import CLIENTS, RENEWALS, Load, back_and_forth, load_on, renew_under
 
 pytestmark = pytest.mark.server
 
@@ -43,10 +43,11 @@ def test_no_client_is_failed_or_left_bare(on: Guarded, request: pytest.FixtureRe
     with load_on(on.site, EIGHT_OR_LESS) as load:
         assert load.settle(), load.summary()
         seconds = renew_under(load, on.site)
+        back_and_forth(load, on.site)
     told(request.node.callspec.id, load, seconds)
     assert not load.failed
     assert (load.bare, load.refused) == (0, Counter())
-    assert len(load.leaves) == RENEWALS + 1
+    assert len(load.leaves) == RENEWALS + 2
 
 
 @pytest.fixture
