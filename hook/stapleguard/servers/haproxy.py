@@ -21,7 +21,7 @@ from stapleguard.host import Completed, Process
 from stapleguard.servers import haproxy_config
 from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.log import Fault, read_log
-from stapleguard.servers.running import masters, meant, program
+from stapleguard.servers.running import installed, masters, meant, program
 from stapleguard.servers.service import unit_of_main
 from stapleguard.servers.words import (
     ConfigOutcome,
@@ -63,13 +63,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
 def instances(binary: str | None = None, config: str | None = None) -> tuple[Instance, ...]:
     """Find HAProxy on this host: what runs, otherwise what is installed; see `nginx.instances`."""
     running = [one for one in map(_running, masters(_PROGRAMS)) if one is not None]
-    if found := meant(running, binary, config):
-        return found
-    installed = shutil.which(binary or "haproxy", path=host.PATH)
-    named = config or _DEFAULT_CONFIG
-    if installed is None or (config is None and not Path(named).exists()):
-        return ()
-    return (Instance(KIND, installed, named, ("-f", named), _version(installed), None),)
+    return meant(running, binary, config) or installed(KIND, binary, config, _DEFAULT_CONFIG, _version)
 
 
 def sites(instance: Instance, state_dir: str) -> tuple[Site, ...]:

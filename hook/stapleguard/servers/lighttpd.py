@@ -21,7 +21,7 @@ from stapleguard.model import StapleguardError
 from stapleguard.servers import lighttpd_config
 from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.log import Fault, read_log
-from stapleguard.servers.running import heads, is_ours, meant, ours
+from stapleguard.servers.running import heads, installed, is_ours, meant, ours
 from stapleguard.servers.service import unit_of_main
 from stapleguard.servers.words import (
     ConfigOutcome,
@@ -54,13 +54,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
 def instances(binary: str | None = None, config: str | None = None) -> tuple[Instance, ...]:
     """Find lighttpd on this host: what runs, otherwise what is installed; see `nginx.instances`."""
     running = [one for one in map(_running, heads(_PROGRAMS)) if one is not None]
-    if found := meant(running, binary, config):
-        return found
-    installed = shutil.which(binary or "lighttpd", path=host.PATH)
-    named = config or _DEFAULT_CONFIG
-    if installed is None or (config is None and not Path(named).exists()):
-        return ()
-    return (Instance(KIND, installed, named, ("-f", named), _version(installed), None),)
+    return meant(running, binary, config) or installed(KIND, binary, config, _DEFAULT_CONFIG, _version)
 
 
 def sites(instance: Instance, state_dir: str) -> tuple[Site, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stapleguard import host
@@ -55,6 +56,17 @@ def meant(
     of_binary = [one for one in found if _same(one.binary, binary)]
     # A configuration says which installation is meant; the path of its program may be a wrapper.
     return tuple(of_binary or (found if config is not None else ()))
+
+
+def installed(
+    kind: str, binary: str | None, config: str | None, usual: str, version: Callable[[str], str]
+) -> tuple[Instance, ...]:
+    """Find the program where none of its processes runs; `usual` is the configuration that it reads alone."""
+    found = shutil.which(binary or kind, path=host.PATH)
+    named = config or usual
+    if found is None or (config is None and not Path(named).exists()):
+        return ()
+    return (Instance(kind, found, named, ("-f", named), version(found), None),)
 
 
 def _same(left: str, right: str) -> bool:
