@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+from pathlib import Path
+
+import pytest
 
 _EVENTS = ("socket.connect", "socket.sendto", "socket.sendmsg")
 
@@ -27,3 +30,17 @@ def _guard(event: str, arguments: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(_guard)
+
+
+# Tests of one group run one after the other. Servers of this host see each other; those in a systemd of
+# their own do not, and what is local to a process may run beside both.
+_GROUPS = {"server": "host", "crash": "host", "systemd": "container"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist what must not run at the same time."""
+    here = Path(__file__).parent
+    for item in items:
+        group = _GROUPS.get(item.path.relative_to(here).parts[0])
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))

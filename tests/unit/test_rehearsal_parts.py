@@ -191,7 +191,16 @@ def said(reader: int) -> bytes:
     return os.read(reader, 100)
 
 
+@pytest.fixture
+def heeds_quit() -> Iterator[None]:
+    """A test run in the background of a script was told to ignore it, and so would be its children."""
+    before = signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGQUIT, before)
+
+
 class TestChild:
+    @pytest.mark.usefixtures("heeds_quit")
     @pytest.mark.parametrize(
         ("ignored", "patience", "status"), [("", 10.0, 131), ("QUIT", 0.2, 143), ("QUIT TERM", 0.2, 137)]
     )
