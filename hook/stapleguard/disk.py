@@ -440,14 +440,17 @@ def read_bounded(path: Path) -> bytes | Finding:
     return data
 
 
-def read_lineage(directory: Path) -> SourceFiles | Finding:
+def read_lineage(directory: Path, suffix: str = "") -> SourceFiles | Finding:
     """Read privkey, cert, chain and fullchain of certbot's `live/NAME` or the like; else return the fault.
 
     The key must be there, and the leaf in `cert.pem` or `fullchain.pem`; what else is absent is assembled.
-    A file that is there but empty is a fault: something broke while it was written.
+    A file that is there but empty is a fault: something broke while it was written. `suffix` chooses among
+    the certificates of a generation of ours.
     """
     read: dict[str, bytes] = {}
-    paths = {kind: str(directory / f"{kind}.pem") for kind in ("privkey", "cert", "chain", "fullchain")}
+    paths = {
+        kind: str(directory / f"{kind}{suffix}.pem") for kind in ("privkey", "cert", "chain", "fullchain")
+    }
     for kind, path in paths.items():
         if kind != "privkey" and not os.path.lexists(path):
             continue

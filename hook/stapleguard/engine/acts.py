@@ -12,6 +12,7 @@ from stapleguard.config import MissingStaple
 from stapleguard.diagnosis import BREAKING, MISSING, Need, Result, Served, Undo
 from stapleguard.engine import intake
 from stapleguard.engine.bystanders import bystanders
+from stapleguard.engine.contents import staple_file
 from stapleguard.engine.evidence import gather
 from stapleguard.engine.proof import Proof, prove
 from stapleguard.engine.run import Run, choices
@@ -82,17 +83,19 @@ def files(run: Run, identity: str) -> dict[str, bytes]:
         files |= one.files()
     if len(run.certificates) > 1:
         files["trusted.pem"] = b"".join(files[f"trusted{one.suffix}.pem"] for one in run.certificates)
-    needed = any(one.expected.need is Need.STAPLE for one in run.certificates)
     chosen = choices(run)
-    if needed and Stapling.FILE in chosen.values() and run.answers[0].der is not None:
-        files["ocsp.der"] = run.answers[0].der
+    needing = [one for one in run.certificates if one.expected.need is Need.STAPLE]
+    if Stapling.FILE in chosen.values():
+        files |= _staple_files(run)
+    primed = [one for one in needing if staple_file(one.suffix) in files]
     own: dict[str, bytes] = {}
     for kind, server in SERVERS.items():
-        able = server.takes(None, (), len(run.certificates)) if needed else frozenset()
+        able = server.takes(None, (), len(run.certificates))
         usual = next((one for one in (Stapling.FETCH, Stapling.FILE) if one in able), Stapling.OFF)
-        stapling = chosen.get(kind, usual) if needed else Stapling.OFF
-        if stapling is Stapling.FILE and "ocsp.der" not in files:
-            stapling = Stapling.FETCH if Stapling.FETCH in able else Stapling.OFF
+        stapling = chosen.get(kind, usual) if needing else Stapling.OFF
+        if stapling is Stapling.FILE and len(primed) < len(needing):
+            rest = Stapling.FILE if primed else Stapling.OFF
+            stapling = Stapling.FETCH if Stapling.FETCH in able else rest
         try:
             own |= server.layout(_include(run, identity, stapling), files)
         except StapleguardError:
@@ -100,6 +103,14 @@ def files(run: Run, identity: str) -> dict[str, bytes]:
             if kind in chosen:
                 raise
     return files | own
+
+
+def _staple_files(run: Run) -> dict[str, bytes]:
+    return {
+        staple_file(one.suffix): answer.der
+        for one, answer in zip(run.certificates, run.answers, strict=True)
+        if one.expected.need is Need.STAPLE and answer.der is not None
+    }
 
 
 def _include(run: Run, identity: str, stapling: Stapling) -> Include:

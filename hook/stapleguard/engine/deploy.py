@@ -24,6 +24,7 @@ from stapleguard.engine.acts import (
     run_from,
     seal,
 )
+from stapleguard.engine.contents import staple_file
 from stapleguard.engine.intake import Answer, Certificate
 from stapleguard.engine.previous import revive
 from stapleguard.engine.proof import Target, look_once, prove
@@ -237,7 +238,9 @@ def _kept_answer(run: Run, one: Certificate) -> _Kept | None:
         return None
     now = run.world.clock.now()
     try:
-        der = (run.world.state.directory_of(run.name, run.record.previous) / "ocsp.der").read_bytes()
+        der = (
+            run.world.state.directory_of(run.name, run.record.previous) / staple_file(one.suffix)
+        ).read_bytes()
     except OSError:
         return None
     judgement = ocsp.judge(der, one.material.leaf, one.issuer, now)

@@ -16,7 +16,7 @@ from stapleguard.engine.proof import Expected
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, Finding, criticals, find
 from stapleguard.material import Material, TrustPath
-from stapleguard.model import escape
+from stapleguard.model import SourceFiles, escape
 from stapleguard.wire.fetch import fetch_issuer, ocsp_exchange
 from stapleguard.wire.trust import verify_path
 
@@ -59,10 +59,24 @@ def take_in(
     world: World, sources: Sequence[str], names: Sequence[str] = ()
 ) -> tuple[tuple[Certificate, ...], tuple[Finding, ...]]:
     """Read and gate every source: the certificates read, the findings (a critical one refuses)."""
+    return _gated(world, [read_lineage(Path(one)) for one in sources], names, ", ".join(sources))
+
+
+def take_live(
+    world: World, name: str, names: Sequence[str] = ()
+) -> tuple[tuple[Certificate, ...], tuple[Finding, ...]]:
+    """Read and gate every certificate of the live generation, as `take_in` does."""
+    live = world.state.live_path(name)
+    suffixes = sorted(one.name.removeprefix("cert").removesuffix(".pem") for one in live.glob("cert*.pem"))
+    return _gated(world, [read_lineage(live, one) for one in suffixes or [""]], names, str(live))
+
+
+def _gated(
+    world: World, lineages: Sequence[SourceFiles | Finding], names: Sequence[str], where: str
+) -> tuple[tuple[Certificate, ...], tuple[Finding, ...]]:
     certificates: list[Certificate] = []
     findings: list[Finding] = []
-    for source in sources:
-        files = read_lineage(Path(source))
+    for files in lineages:
         read = (files,) if isinstance(files, Finding) else material.read(files)
         if isinstance(read, tuple):
             findings += read
@@ -74,7 +88,7 @@ def take_in(
         certificates.append(Certificate(read, path, suffix))
     if len({one.material.facts.key_type for one in certificates}) < len(certificates):
         text = "two sources of one lineage have the same key type; a server can hold one certificate of each"
-        findings.append(find(Code.MATERIAL_UNREADABLE, escape(", ".join(sources)), text))
+        findings.append(find(Code.MATERIAL_UNREADABLE, escape(where), text))
     return tuple(certificates), tuple(findings)
 
 

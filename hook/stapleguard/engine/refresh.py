@@ -8,17 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeAlias
 
-from cryptography import x509
-
 from stapleguard import diagnosis, host, ocsp
 from stapleguard.backoff import Attempts, Pace
 from stapleguard.diagnosis import Result
-from stapleguard.disk import BrokenGeneration, DiskFault
+from stapleguard.disk import BrokenGeneration, DiskFault, Generation
 from stapleguard.engine import intake
 from stapleguard.engine.acts import Reloads, act, files, reload, run_from
+from stapleguard.engine.contents import Staple, staples
 from stapleguard.engine.intake import Answer
-from stapleguard.engine.previous import expectations, revive
-from stapleguard.engine.proof import Expected
+from stapleguard.engine.previous import revive
 from stapleguard.engine.run import Budget, Run
 from stapleguard.engine.survey import survey
 from stapleguard.engine.world import Tone, World
@@ -28,34 +26,48 @@ from stapleguard.model import Interrupted, Json, LockBusy, StapleguardError, Ver
 from stapleguard.transaction import Record, State, advance
 from stapleguard.wire.fetch import Validators, ocsp_exchange
 
-STAPLE: Final = "ocsp.der"
 _BARE: Final = Answer(None, None, ())
+_URGENT: Final = (Course.KEEP, Course.RENEW, Course.ALARM, Course.WITHDRAW)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One staple file of a live generation, and what is to be done about it now."""
+
+    staple: Staple
+    course: Course
+    note: str
+    """Where its validators and attempts are noted."""
+
+    @property
+    def life(self) -> Life | None:
+        """None when the answer is not acceptable (any more)."""
+        return self.staple.life
 
 
 @dataclass(frozen=True, slots=True)
 class _Primed:
-    """A live generation that staples from a file."""
+    """A live generation that staples from files."""
 
     name: str
-    identity: str
-    expected: Expected
-    leaf: x509.Certificate
-    der: bytes
-    origin: tuple[str, ...]
-    life: Life | None
-    """None when the answer is not acceptable (any more)."""
-
-    def course(self, world: World) -> Course:
-        """What is to be done about it now."""
-        if self.life is None:
-            return Course.WITHDRAW
-        draw = draw_of(self.expected.sha256, self.life.begin.isoformat())
-        return self.life.course(world.clock.now(), draw, world.config.refresh_margin)
+    generation: Generation
+    files: tuple[_File, ...]
 
     @property
-    def note(self) -> str:
-        """Where its validators and attempts are noted."""
-        return f"staple-{self.name}"
+    def course(self) -> Course:
+        """The most urgent of its files."""
+        return max((one.course for one in self.files), key=_URGENT.index)
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """Where the ACME client has the certificates."""
+        came = self.generation.manifest.get("origin")
+        return tuple(str(path) for path in came) if isinstance(came, list) else ()
+
+    @property
+    def leaf_sha256(self) -> str:
+        """Of the first certificate with a file."""
+        return self.files[0].staple.member.expected.sha256
 
 
 def refresh(world: World, budget: Budget) -> tuple[Result, ...]:
@@ -67,17 +79,23 @@ def refresh(world: World, budget: Budget) -> tuple[Result, ...]:
 
 def withdraw(world: World, budget: Budget, courses: Sequence[Course]) -> tuple[Result, ...]:
     """Take away the staple files that are on one of `courses`, asking nobody: servers fetch themselves."""
-    chosen = [one for one in _primed(world) if one.course(world) in courses]
-    steps = [
-        _guarded(one.name, partial(_candidate, world, one, _withdrawn(one, _BARE), budget)) for one in chosen
-    ]
+    steps: list[_Step] = []
+    for one in _primed(world):
+        answers = {
+            file.staple.member.suffix: _withdrawn(one.name, file, _BARE)
+            if file.course in courses
+            else _kept(file)
+            for file in one.files
+        }
+        if any(file.course in courses for file in one.files):
+            steps.append(_guarded(one.name, partial(_candidate, world, one, answers, budget)))
     return _finish(world, steps)
 
 
 def in_care(world: World) -> frozenset[str]:
     """Return the lineages whose staple file nears its end: proved or not, they are not well."""
     near = (Course.ALARM, Course.WITHDRAW)
-    return frozenset(one.name for one in _primed(world) if one.course(world) in near)
+    return frozenset(one.name for one in _primed(world) if one.course in near)
 
 
 def broken(command: str, name: str, error: StapleguardError) -> Result:
@@ -101,92 +119,105 @@ def _guarded(name: str, work: Callable[[], _Step]) -> _Step:
 
 
 def _renewed(world: World, one: _Primed, budget: Budget) -> _Step:
-    """Return the run that publishes a newer answer, or none; what is told meanwhile; or nothing to do."""
-    course = one.course(world)
-    if course is Course.KEEP or not (course is Course.WITHDRAW or _due(world, one)):
+    """Return the run that publishes newer answers, or none; what is told meanwhile; or nothing to do."""
+    answers: dict[str, Answer] = {}
+    lacking: list[tuple[_File, Answer]] = []
+    changed = False
+    for file in one.files:
+        suffix = file.staple.member.suffix
+        answers[suffix] = _kept(file)
+        if file.course is Course.KEEP or not (file.course is Course.WITHDRAW or _due(world, file)):
+            continue
+        answer = _ask(world, one.name, file)
+        if answer.der is not None:
+            answers[suffix], changed = answer, True
+            continue
+        _failed(world, file)
+        lacking.append((file, answer))
+        if file.course is Course.WITHDRAW:
+            answers[suffix], changed = _withdrawn(one.name, file, answer), True
+    if changed:
+        return _candidate(world, one, answers, budget)
+    if not lacking:
         return None
-    answer = _ask(world, one)
-    if answer.der is not None:
-        return _candidate(world, one, answer, budget)
-    _failed(world, one)
-    if course is Course.WITHDRAW:
-        return _candidate(world, one, _withdrawn(one, answer), budget)
-    return _without_answer(one, answer, course)
+    return _without_answer(one, *max(lacking, key=lambda each: _URGENT.index(each[0].course)))
+
+
+def _kept(file: _File) -> Answer:
+    return Answer(file.staple.der, file.staple.judgement, ())
 
 
 def _primed(world: World) -> list[_Primed]:
     found: list[_Primed] = []
     now = world.clock.now()
     for name in world.state.lineages():
-        identity = world.state.live(name)
         try:
-            generation = world.state.load(name, identity)
-            (expected, leaf), *_ = expectations(generation)
+            generation = world.state.load(name, world.state.live(name))
+            files = tuple(_file(world, name, one) for one in staples(generation, now))
         except (BrokenGeneration, ValueError):
             continue  # a deployment replaces it
-        der = generation.files.get(STAPLE)
-        if der is None or expected.issuer is None:
-            continue
-        judgement = ocsp.judge(der, leaf, expected.issuer, now)
-        accepted = judgement.acceptance is ocsp.Acceptance.ACCEPTED and judgement.this_update is not None
-        life = (
-            Life.of(judgement.this_update, judgement.next_update)
-            if accepted and judgement.this_update
-            else None
-        )
-        came = generation.manifest.get("origin")
-        origin = tuple(str(path) for path in came) if isinstance(came, list) else ()
-        found.append(_Primed(name, identity, expected, leaf, der, origin, life))
+        if files:
+            found.append(_Primed(name, generation, files))
     return found
 
 
-def _pace(world: World, one: _Primed) -> Pace:
+def _file(world: World, name: str, staple: Staple) -> _File:
+    life = staple.life
+    note = f"staple-{name}{staple.member.suffix}"
+    if life is None:
+        return _File(staple, Course.WITHDRAW, note)
+    draw = draw_of(staple.member.expected.sha256, life.begin.isoformat())
+    return _File(staple, life.course(world.clock.now(), draw, world.config.refresh_margin), note)
+
+
+def _pace(world: World, one: _File) -> Pace:
     """Short lives are asked for more often: several attempts must fit between half of it and its end."""
     length = one.life.length.total_seconds() if one.life is not None else 0.0
     floor, cap = world.config.retry_floor, world.config.retry_cap
     return Pace(min(floor, length / 20), min(cap, length / 16)) if length else Pace(floor, cap)
 
 
-def _due(world: World, one: _Primed) -> bool:
+def _due(world: World, one: _File) -> bool:
     attempts = Attempts.from_json(world.state.observation(one.note).get("attempts"))
     return attempts.due(world.clock.now(), _pace(world, one).cap)
 
 
-def _failed(world: World, one: _Primed) -> None:
+def _failed(world: World, one: _File) -> None:
     noted = world.state.observation(one.note)
     attempts = Attempts.from_json(noted.get("attempts"))
     after = attempts.failed(world.clock.now(), _pace(world, one), host.draw())
     world.state.observe(one.note, {**noted, "attempts": after.to_json()})
 
 
-def _ask(world: World, one: _Primed) -> Answer:
+def _ask(world: World, name: str, one: _File) -> Answer:
     """Ask the certificate's responders for something newer; only that is an answer."""
-    if one.expected.issuer is None:
+    member = one.staple.member
+    if member.expected.issuer is None:
         return _BARE
     findings: list[Finding] = []
-    request = ocsp.request(one.leaf, one.expected.issuer)
+    request = ocsp.request(member.leaf, member.expected.issuer)
     noted = world.state.observation(one.note)
-    for url in intake.responders(one.leaf):
-        fetched = ocsp_exchange(url, request, world.fetch_policy, _validators(noted, url, one.der))
+    for url in intake.responders(member.leaf):
+        fetched = ocsp_exchange(url, request, world.fetch_policy, _validators(noted, url, one.staple.der))
         findings += fetched.findings
         if fetched.unchanged:
-            world.say(f"{one.name}: the responder has nothing newer yet")
+            world.say(f"{name}: the responder has nothing newer yet")
         if fetched.body is None:
             continue
-        judgement = ocsp.judge(fetched.body, one.leaf, one.expected.issuer, world.clock.now())
+        judgement = ocsp.judge(fetched.body, member.leaf, member.expected.issuer, world.clock.now())
         findings += [
             replace(found, subject=f"{found.subject} from {escape(url)}") for found in judgement.findings
         ]
         if judgement.acceptance is not ocsp.Acceptance.ACCEPTED or judgement.this_update is None:
             continue
         if one.life is not None and Life.of(judgement.this_update, judgement.next_update).end <= one.life.end:
-            world.say(f"{one.name}: the responder has nothing newer yet")
+            world.say(f"{name}: the responder has nothing newer yet")
             continue
         seen = fetched.validators
         known = {"url": url, "etag": seen.etag, "last_modified": seen.last_modified}
         world.state.observe(one.note, {**known, "sha256": judgement.sha256})
         until = f"{judgement.next_update:%Y-%m-%d %H:%M:%S} UTC" if judgement.next_update else "no given end"
-        world.say(f"{one.name}: a newer answer, until {until}", Tone.GOOD)
+        world.say(f"{name}: a newer answer, until {until}", Tone.GOOD)
         return Answer(fetched.body, judgement, tuple(found for found in findings if not found.critical))
     return Answer(None, None, tuple(findings))
 
@@ -198,37 +229,41 @@ def _validators(noted: Mapping[str, Json], url: str, der: bytes) -> Validators:
     return Validators(str(noted.get("etag", "")), str(noted.get("last_modified", "")))
 
 
-def _withdrawn(one: _Primed, answer: Answer) -> Answer:
+def _withdrawn(name: str, one: _File, answer: Answer) -> Answer:
     until = (
         f"it ends {one.life.end:%Y-%m-%d %H:%M:%S} UTC" if one.life is not None else "it is not acceptable"
     )
-    text = f"the staple file of {one.name} is withdrawn ({until}); the server fetches for itself"
-    found = find(Code.STAPLE_NEAR_EXPIRY, one.name, text)
+    text = f"the staple file of {name} is withdrawn ({until}); the server fetches for itself"
+    found = find(Code.STAPLE_NEAR_EXPIRY, name, text)
     return Answer(None, None, (*answer.findings, found))
 
 
-def _without_answer(one: _Primed, answer: Answer, course: Course) -> Result:
+def _without_answer(one: _Primed, file: _File, answer: Answer) -> Result:
     """What is told while the file is still good: nothing to worry about at first, an alarm near its end."""
-    facts = {"lineage": one.name, "generation": one.identity, "leaf_sha256": one.expected.sha256}
+    sha256 = file.staple.member.expected.sha256
+    facts = {"lineage": one.name, "generation": one.generation.identity, "leaf_sha256": sha256}
     cause = diagnosis.cause_of(answer.findings)
-    if course is not Course.ALARM and not intake.revoked(answer):
+    if file.course is not Course.ALARM and not intake.revoked(answer):
         return Result("refresh", Verdict.PENDING, cause, answer.findings, (), facts)
-    end = f"{one.life.end:%Y-%m-%d %H:%M:%S}" if one.life is not None else "now"
+    end = f"{file.life.end:%Y-%m-%d %H:%M:%S}" if file.life is not None else "now"
     text = f"the staple file of {one.name} ends {end} UTC and no newer good answer can be had"
     near = find(Code.STAPLE_NEAR_EXPIRY, one.name, text)
     findings = (*answer.findings, near)
     return Result("refresh", Verdict.DEGRADED, cause or near.code, findings, (), facts)
 
 
-def _candidate(world: World, one: _Primed, answer: Answer, budget: Budget) -> Run | Result:
-    """Return the run that would publish a generation with this answer, or why there can be none."""
-    certificates, findings = intake.take_in(world, (str(world.state.live_path(one.name)),))
+def _candidate(world: World, one: _Primed, answers: Mapping[str, Answer], budget: Budget) -> Run | Result:
+    """Return the run that would publish a generation with these answers, or why there can be none.
+
+    `answers` go by the suffix of the certificate that each is about.
+    """
+    certificates, findings = intake.take_live(world, one.name)
     if criticals(findings) or not certificates:
         cause = diagnosis.cause_of(findings)
         return Result("refresh", Verdict.REFUSED, cause, findings, (), {"lineage": one.name})
     found = survey(world, one.name, (), certificates[0].material.facts.names)
     now = world.clock.now()
-    identity = f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{one.expected.sha256[:8]}"
+    identity = f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{one.leaf_sha256[:8]}"
     # Patience counts from when the certificate was received, not from each of its staples.
     before = world.state.record(one.name)
     since = before.since if before is not None else now.isoformat(timespec="seconds")
@@ -238,15 +273,15 @@ def _candidate(world: World, one: _Primed, answer: Answer, budget: Budget) -> Ru
         budget,
         certificates,
         found,
-        Record(one.name, State.STAGE, identity, one.identity, since),
+        Record(one.name, State.STAGE, identity, one.generation.identity, since),
     )
-    run.answers = (answer,)
+    run.answers = tuple(answers.get(each.suffix, _BARE) for each in certificates)
     run.came_from = one.origin
-    run.findings += answer.findings
+    run.findings += [found for each in run.answers for found in each.findings]
     run.files = files(run, identity)
-    if answer.der is not None:
+    if all(each.der is not None for each in answers.values()):
         # Back to a file that is still good, should the new one not be served; never back to one that ends.
-        run.revival = revive(world, one.name, one.identity, found)
+        run.revival = revive(world, one.name, one.generation.identity, found)
     return run
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from cryptography import x509
-
-from stapleguard import host, ocsp
+from stapleguard import host
 from stapleguard.backoff import Attempts
 from stapleguard.diagnosis import Need, Strand
 from stapleguard.disk import Generation
-from stapleguard.engine.previous import expectations
-from stapleguard.engine.proof import Expected, Target, look_once
+from stapleguard.engine.contents import Staple, members, staples
+from stapleguard.engine.proof import Target, look_once
 from stapleguard.engine.survey import survey
 from stapleguard.engine.upkeep import NOTE, host_key, sources_of
 from stapleguard.engine.world import World
@@ -102,43 +100,46 @@ def _looked_into(world: World, row: Row) -> Row:
     now = world.clock.now()
     try:
         generation = world.state.load(row.name, row.generation)
-        expected, leaf = expectations(generation)[0]
-    except (StapleguardError, ValueError, IndexError) as error:
+        first, *_ = members(generation)
+        staple, staple_life = _staple(first.expected.need, staples(generation, now), now)
+    except (StapleguardError, ValueError) as error:
         return replace(row, damaged=str(error))
-    staple, staple_life = _staple(generation, expected, leaf, now)
     return replace(
         row,
-        leaf_sha256=expected.sha256,
-        certificate_life=Span(leaf.not_valid_before_utc, leaf.not_valid_after_utc, now),
+        leaf_sha256=first.expected.sha256,
+        certificate_life=Span(first.leaf.not_valid_before_utc, first.leaf.not_valid_after_utc, now),
         staple=staple,
         staple_life=staple_life,
         served=_served(world, row.name, generation),
     )
 
 
-def _staple(
-    generation: Generation, expected: Expected, leaf: x509.Certificate, now: datetime
-) -> tuple[str, Span | None]:
-    der = generation.files.get("ocsp.der")
-    if expected.need is Need.NOT_APPLICABLE:
+def _staple(need: Need, primed: Sequence[Staple], now: datetime) -> tuple[str, Span | None]:
+    """Say where the staple comes from; of several files, the one that ends first."""
+    if need is Need.NOT_APPLICABLE:
         return "not applicable", None
-    if der is None or expected.issuer is None:
+    if not primed:
         return "fetched by the server", None
-    judgement = ocsp.judge(der, leaf, expected.issuer, now)
-    if judgement.this_update is None:
+    lives = [
+        Life.of(one.judgement.this_update, one.judgement.next_update)
+        for one in primed
+        if one.judgement.this_update is not None
+    ]
+    if len(lives) < len(primed):
         return "a file that is no answer", None
-    life = Life.of(judgement.this_update, judgement.next_update)
-    return "a file", Span(life.begin, life.end, now)
+    first = min(lives, key=lambda one: one.end)
+    return "a file", Span(first.begin, first.end, now)
 
 
 def _served(world: World, name: str, generation: Generation) -> tuple[Strand, ...]:
     """One handshake with each endpoint; nothing where no server is known or may be looked into."""
     brief = replace(world, config=replace(world.config, handshake_timeout=_HANDSHAKE_SECONDS))
     try:
-        names = [one for _, leaf in expectations(generation) for one in leaf_facts(leaf).names]
+        held = members(generation)
+        names = [name for one in held for name in leaf_facts(one.leaf).names]
         found = survey(brief, name, sources_of(world, name), names)
     except StapleguardError:
         return ()
     if not found.endpoints or not found.running:
         return ()
-    return look_once(brief, Target(found.endpoints, tuple(one for one, _ in expectations(generation))))
+    return look_once(brief, Target(found.endpoints, tuple(one.expected for one in held)))

@@ -73,7 +73,8 @@ def sites(instance: Instance, state_dir: str) -> tuple[Site, ...]:
 
 def takes(instance: Instance | None, sites: Sequence[Site], certificates: int) -> frozenset[Stapling]:
     """Take a file, one for each certificate; ask by itself from 2.8 on where our crt-list may say so."""
-    able = {Stapling.FILE} if certificates == 1 else set()
+    del certificates
+    able = {Stapling.FILE}
     listed = all(site.included == INCLUDE for site in sites if site.guards)
     if instance is not None and listed and haproxy_config.may_update(instance.version):
         able.add(Stapling.FETCH)
