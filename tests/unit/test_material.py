@@ -113,7 +113,7 @@ class TestUnreadable:
             (CA.leaf.pem, "holds no private key but a CERTIFICATE"),
             (key_pem(CA.leaf.key, b"secret"), "encrypted"),
             (key_pem(dsa.generate_private_key(1024)), "another type"),
-            (KEY[:100], "cut off"),
+            pytest.param(KEY[:100], "cut off", id="key-cut off"),
             (KEY + CA.lower.key_pem, "2 private keys"),
             (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "cannot be decoded"),
             (KEY + b"\n" * (1 << 20), "more than 1048576"),
