@@ -56,6 +56,16 @@ def gather(world: World, found: Survey, certificates: Sequence[Certificate]) -> 
     return findings
 
 
+def why(
+    world: World, certificate: Certificate, strands: Sequence[Strand], instance: Instance
+) -> tuple[Finding, ...]:
+    """Find out why one certificate is not stapled by one running server that was just looked at."""
+    endpoint = strands[0].endpoint
+    known = instance if instance.kind == nginx.KIND else None
+    case = Case(str(endpoint), certificate.material.leaf, certificate.issuer, tuple(strands), known, endpoint)
+    return infer(facts_of(world, case))
+
+
 def _other_servers(world: World, found: Survey) -> list[Finding]:
     """Read what servers other than nginx say by themselves, in their test and in their log."""
     findings: list[Finding] = []

@@ -12,18 +12,22 @@ from typing import Final
 from stapleguard.servers import apache, haproxy, lighttpd, nginx
 from stapleguard.servers.commanded import Commanded
 from stapleguard.servers.words import (
+    Account,
     ConfigOutcome,
     ConfigTest,
     Include,
     Instance,
     Server,
     Site,
+    Stage,
     Stapling,
+    Understudy,
     Update,
 )
 
 __all__ = [
     "SERVERS",
+    "Account",
     "Commanded",
     "ConfigOutcome",
     "ConfigTest",
@@ -31,7 +35,9 @@ __all__ = [
     "Instance",
     "Server",
     "Site",
+    "Stage",
     "Stapling",
+    "Understudy",
     "Update",
 ]
 

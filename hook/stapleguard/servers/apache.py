@@ -27,7 +27,9 @@ from stapleguard.servers.words import (
     Include,
     Instance,
     Site,
+    Stage,
     Stapling,
+    Understudy,
     Update,
 )
 
@@ -116,6 +118,12 @@ def test_candidate(
     argv = ["/usr/bin/env", *variables, instance.binary, "-t", *instance.arguments]
     done = host.with_bind(candidate_include, live_include, argv, timeout)
     return None if done is None else _judge(done)
+
+
+def understudy(instance: Instance, stage: Stage) -> Understudy | None:
+    """Compose a private Apache; see `apache_understudy`."""
+    del instance, stage
+    return None
 
 
 def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:

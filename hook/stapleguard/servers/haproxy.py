@@ -29,7 +29,9 @@ from stapleguard.servers.words import (
     Include,
     Instance,
     Site,
+    Stage,
     Stapling,
+    Understudy,
     Update,
 )
 
@@ -106,6 +108,12 @@ def test_candidate(
         return None
     done = host.with_bind(str(candidate), str(live), [instance.binary, "-c", *instance.arguments], timeout)
     return None if done is None else _judge(done)
+
+
+def understudy(instance: Instance, stage: Stage) -> Understudy | None:
+    """Compose a private HAProxy; see `haproxy_understudy`."""
+    del instance, stage
+    return None
 
 
 def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -116,6 +116,48 @@ class Include:
     live: str = ""
 
 
+class Account(Enum):
+    """As whom an understudy plays."""
+
+    SERVER = "the server's own user"
+    OURS = "our own user"
+    """Where this process may not become another one, as in a sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where an understudy plays: everything that it may touch.
+
+    `directory` is private and will be removed. `candidate` is the absolute path of the generation that stands
+    in for the one at `live`. `ports` of 127.0.0.1 are free, one for each of the `sites` that it plays.
+    """
+
+    directory: str
+    candidate: str
+    live: str
+    sites: tuple[Site, ...]
+    ports: tuple[int, ...]
+    account: Account = Account.SERVER
+
+
+@dataclass(frozen=True, slots=True)
+class Understudy:
+    """A private instance of a server with the candidate's files: what it is made of, and how it is run.
+
+    `instance` has its own configuration and no master yet. `argv` runs it in the foreground, with `env`
+    beside what every program gets. `files` are written first, by name within the stage's directory. What it
+    says goes to the files `logs`, or to its output. `origins` leads from FILE:LINE of its configuration to
+    where the directive really stands.
+    """
+
+    instance: Instance
+    argv: tuple[str, ...]
+    files: Mapping[str, str]
+    logs: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
 class Server(Protocol):
     """What a module of this package offers for one kind of server; see `nginx` for the details."""
 
@@ -155,6 +197,10 @@ class Server(Protocol):
         self, instance: Instance, candidate_include: str, live_include: str, timeout: float
     ) -> ConfigTest | None:
         """Have it test its configuration as it would be; None where that is not possible."""
+        ...
+
+    def understudy(self, instance: Instance, stage: Stage) -> Understudy | None:
+        """Compose a private instance of it out of its configuration; None where it has none. Nothing runs."""
         ...
 
     def update(self, instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:
