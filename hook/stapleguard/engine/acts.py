@@ -255,7 +255,10 @@ def prove_new(run: Run) -> Event:
         text = f"{run.found.kinds} was reloaded but goes on serving another certificate"
         found.append(find(Code.SERVER_RELOAD_NOT_TAKEN, str(run.target.endpoints[0]), text))
     if any(one.code in MISSING | BREAKING for one in found):
-        found += [*gather(world, run.found, run.certificates), *bystanders(run.proof.strands)]
+        found += [
+            *gather(world, run.found, run.certificates, run.proof.strands),
+            *bystanders(run.proof.strands),
+        ]
     run.findings = list(diagnosis.unique((*run.findings, *found)))
     run.verdict = diagnosis.verdict_of(run.findings, run.proof.strands)
     wanted = BREAKING | MISSING if _missing_means_back(run) else BREAKING

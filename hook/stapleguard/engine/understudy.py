@@ -18,6 +18,7 @@ from typing import Final
 from stapleguard import diagnosis, host
 from stapleguard.config import Understudies
 from stapleguard.diagnosis import Need, Served, Strand, strand_findings, unique
+from stapleguard.diagnosis.inference import infer
 from stapleguard.diagnosis.understudy import (
     Course,
     Showing,
@@ -26,7 +27,7 @@ from stapleguard.diagnosis.understudy import (
     choose,
     only_here,
 )
-from stapleguard.engine import evidence
+from stapleguard.engine.evidence import Case, facts_of
 from stapleguard.engine.proof import Proof, prove
 from stapleguard.engine.run import Run, stapling_for
 from stapleguard.engine.sight import Sighter
@@ -324,7 +325,9 @@ class _Play:
         for one in self.run.certificates:
             if one.expected.need is Need.STAPLE:
                 mine = tuple(strand for strand in self.strands if strand.key_type is one.expected.key_type)
-                found += evidence.why(world, one, mine, instance)
+                leaf, endpoint = one.material.leaf, mine[0].endpoint
+                case = Case(str(endpoint), leaf, one.issuer, mine, instance, endpoint)
+                found += infer(facts_of(world, case))
         return unique([*found, *only_here(self._log())])
 
     def _translated(self, findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -1,6 +1,7 @@
 """Web servers: how each is found, tested, reloaded, told what to serve, and understood.
 
-A new server is one module with what `Server` asks for, and one line in `SERVERS`.
+A new server is one module with what `Server` asks for, and one line in `SERVERS`; one that the doctor can
+read has another with what `Stapler` asks for, and one line in `STAPLERS`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from stapleguard.servers import apache, haproxy, lighttpd, nginx
+from stapleguard.servers import (
+    apache,
+    apache_stapling,
+    haproxy,
+    haproxy_stapling,
+    lighttpd,
+    lighttpd_stapling,
+    nginx,
+    nginx_stapling,
+)
 from stapleguard.servers.commanded import Commanded
 from stapleguard.servers.words import (
     Account,
@@ -20,6 +30,7 @@ from stapleguard.servers.words import (
     Server,
     Site,
     Stage,
+    Stapler,
     Stapling,
     Understudy,
     Update,
@@ -27,6 +38,7 @@ from stapleguard.servers.words import (
 
 __all__ = [
     "SERVERS",
+    "STAPLERS",
     "Account",
     "Commanded",
     "ConfigOutcome",
@@ -36,6 +48,7 @@ __all__ = [
     "Server",
     "Site",
     "Stage",
+    "Stapler",
     "Stapling",
     "Understudy",
     "Update",
@@ -45,3 +58,13 @@ _KINDS: Final[tuple[Server, ...]] = (nginx, apache, haproxy, lighttpd)
 
 SERVERS: Final[Mapping[str, Server]] = MappingProxyType({one.KIND: one for one in _KINDS})
 """Every kind of server by its name."""
+
+STAPLERS: Final[Mapping[str, Stapler]] = MappingProxyType(
+    {
+        apache.KIND: apache_stapling,
+        haproxy.KIND: haproxy_stapling,
+        lighttpd.KIND: lighttpd_stapling,
+        nginx.KIND: nginx_stapling,
+    }
+)
+"""What the doctor reads of each, by the same name."""

@@ -76,7 +76,7 @@ def instances(binary: str | None = None, config: str | None = None) -> tuple[Ins
 
 def sites(instance: Instance, state_dir: str) -> tuple[Site, ...]:
     """Read the `bind` lines that present certificates; see `haproxy_config.sites`."""
-    return haproxy_config.sites(_configs(instance), state_dir)
+    return haproxy_config.sites(configs(instance), state_dir)
 
 
 def takes(instance: Instance | None, sites: Sequence[Site], certificates: int) -> frozenset[Stapling]:
@@ -122,7 +122,7 @@ def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float)
     Only where the running crt-list is the one on the disk, and does not update by itself: what memory
     holds then is what a reload would read. RELOAD whenever HAProxy says anything unexpected.
     """
-    socket = _socket(instance, timeout)
+    socket = admin_socket(instance, timeout)
     bundles = sorted(Path(live).glob("bundle*.pem"))
     if socket is None or not bundles or not _same_list(socket, sites, live, timeout):
         return Update.RELOAD
@@ -175,10 +175,10 @@ def _same_list(socket: str, sites: Sequence[Site], live: str, timeout: float) ->
     return wanted == runs and not any("ocsp-update" in word for words in wanted for word in words)
 
 
-def _socket(instance: Instance, timeout: float) -> str | None:
+def admin_socket(instance: Instance, timeout: float) -> str | None:
     """Find the admin socket of the very process that accepts."""
     accepting = set(workers(instance))
-    for path in haproxy_config.admin_sockets(_configs(instance)):
+    for path in haproxy_config.admin_sockets(configs(instance)):
         said = host.control(path, b"show info\n", timeout) or ""
         pid = re.search(r"^Pid: (\d+)$", said, re.MULTILINE)
         if pid and accepting == {int(pid[1])}:
@@ -288,7 +288,8 @@ def _running(master: Process) -> Instance | None:
     return Instance(KIND, binary, configs[0], arguments, _version(binary), master.pid)
 
 
-def _configs(instance: Instance) -> tuple[str, ...]:
+def configs(instance: Instance) -> tuple[str, ...]:
+    """The files and directories of its configuration."""
     return instance.arguments[1::2]
 
 

@@ -7,8 +7,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from cryptography import x509
+
+from stapleguard.diagnosis.facts import Block, Unseen
+from stapleguard.diagnosis.manner import Manner
 from stapleguard.finding import Finding
 from stapleguard.host import Completed
+from stapleguard.model import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,4 +238,46 @@ class Server(Protocol):
 
     def error_log(self, instance: Instance) -> str | None:
         """Find the file that it says it in."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a server has said since it was last loaded, and what could not be listened to."""
+
+    findings: tuple[Finding, ...] = ()
+    unseen: tuple[Unseen, ...] = ()
+
+
+class Stapler(Protocol):
+    """What a module of this package tells the doctor of one kind of server; see `nginx_stapling`."""
+
+    @property
+    def MANNER(self) -> Manner:  # noqa: N802 - a constant of the module
+        """How it staples, and how it is told to."""
+        ...
+
+    def block_for(
+        self, instance: Instance, endpoint: Endpoint, leaf: x509.Certificate | None
+    ) -> Block | None:
+        """Find what answers a server name at an address, and read what is in force there.
+
+        `leaf` is what a handshake showed, for a server that chooses by what is in its certificates.
+        """
+        ...
+
+    def resolvers(self, instance: Instance, block: Block) -> tuple[str, ...]:
+        """Return the name servers that it asks by itself, none where it leaves that to the host."""
+        ...
+
+    def files(self, instance: Instance) -> tuple[str, ...]:
+        """List every file that its configuration is made of."""
+        ...
+
+    def loaded_at(self, instance: Instance) -> float | None:
+        """When it last read its configuration, in seconds since the epoch; None where nothing tells."""
+        ...
+
+    def heard(self, instance: Instance, block: Block | None, leaf: x509.Certificate | None) -> Heard:
+        """Read what it has said of this certificate since it was last loaded."""
         ...
