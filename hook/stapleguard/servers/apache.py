@@ -16,7 +16,7 @@ from typing import Final
 from stapleguard import host
 from stapleguard.finding import Code, Finding, find
 from stapleguard.host import Completed, Process
-from stapleguard.servers import apache_config
+from stapleguard.servers import apache_config, apache_understudy
 from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.log import Fault, read_log
 from stapleguard.servers.running import masters, meant, program
@@ -122,8 +122,7 @@ def test_candidate(
 
 def understudy(instance: Instance, stage: Stage) -> Understudy | None:
     """Compose a private Apache; see `apache_understudy`."""
-    del instance, stage
-    return None
+    return apache_understudy.compose(instance, stage, load(instance), _environment(instance))
 
 
 def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:

@@ -27,11 +27,20 @@ _WILD: Final = re.compile(r"[*?\[]")
 _OPEN: Final = re.compile(r"<(\w+)\s*(.*?)>?\s*$")
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One directive as it stands in a file, with FILE:LINE; the name is in lower case."""
+
+    name: str
+    words: tuple[str, ...]
+    where: str
+
+
 @dataclass
 class Scope:
     """The directives of one virtual host, or of the main server, each by its lower-case name.
 
-    `places` has FILE:LINE of the last of each.
+    `places` has FILE:LINE of the last of each, `written` all of them in their order.
     """
 
     where: str
@@ -39,6 +48,7 @@ class Scope:
     directives: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     guards: list[str] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
 
     def all(self, name: str) -> list[tuple[str, ...]]:
         """Return the arguments of each such directive here."""
@@ -164,6 +174,7 @@ class _Reader:
         elif name:
             self.scope.directives.setdefault(name, []).append(tuple(words))
             self.scope.places[name] = where
+            self.scope.written.append(Written(name, tuple(words), where))
 
     def _words(self, text: str) -> list[str]:
         known = _VARIABLE.sub(lambda match: self.values.get(match[1], match[0]), text)

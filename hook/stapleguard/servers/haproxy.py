@@ -18,7 +18,7 @@ from typing import Final
 from stapleguard import host
 from stapleguard.finding import Code, Finding
 from stapleguard.host import Completed, Process
-from stapleguard.servers import haproxy_config
+from stapleguard.servers import haproxy_config, haproxy_understudy
 from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.log import Fault, read_log
 from stapleguard.servers.running import masters, meant, program
@@ -112,8 +112,7 @@ def test_candidate(
 
 def understudy(instance: Instance, stage: Stage) -> Understudy | None:
     """Compose a private HAProxy; see `haproxy_understudy`."""
-    del instance, stage
-    return None
+    return haproxy_understudy.compose(instance, stage, configs(instance))
 
 
 def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from os.path import realpath
-from pathlib import PurePosixPath
 from typing import Final
 
 from stapleguard.servers import nginx_config
+from stapleguard.servers.lines import is_published
 from stapleguard.servers.nginx_config import INCLUDE_NAME, Directive, ServerBlock
 from stapleguard.servers.words import Account, Instance, Site, Stage, Understudy
 
@@ -91,16 +90,9 @@ def _server(
     yield "server {", site.where
     yield f"listen 127.0.0.1:{port} ssl;", ""
     yield f"include {_word(f'{stage.candidate}/{INCLUDE_NAME}')};", ""
-    yield from _written([one for one in block.own if not _ours(one, stage.live)], _OWN, config)
+    own = [one for one in block.own if not is_published(one.where, INCLUDE_NAME, stage.live)]
+    yield from _written(own, _OWN, config)
     yield "}", ""
-
-
-def _ours(directive: Directive, live: str) -> bool:
-    """Whether it came from the published include, whose place the candidate's takes."""
-    path = PurePosixPath(directive.where.rpartition(":")[0])
-    mine = PurePosixPath(live)
-    published = path.name == INCLUDE_NAME and path.parent.name == mine.name
-    return published and realpath(path.parent.parent) == realpath(mine.parent)
 
 
 def _written(
