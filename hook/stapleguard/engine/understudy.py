@@ -8,16 +8,17 @@ all it writes is in a directory of its own, and all it is asked are handshakes. 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, TypeAlias
 
 from stapleguard import diagnosis, host
 from stapleguard.config import Understudies
-from stapleguard.diagnosis import Need, Served, Strand, strand_findings, unique
+from stapleguard.diagnosis import Need, Served, Strand, cause_of, may_pass, strand_findings, unique
 from stapleguard.diagnosis.inference import infer
 from stapleguard.diagnosis.understudy import (
     Course,
@@ -43,14 +44,17 @@ from stapleguard.wire.handshake import Limits, observe
 _SITES: Final = 8
 _INTERVAL: Final = 0.005
 _SLOWEST: Final = 0.1
-_GRACE: Final = 0.5
-"""Seconds that a server still has after it has logged a fault: another address may do better."""
+_DOUBT: Final = 1.0
+"""Seconds without a staple after which a diagnosis is begun."""
 _WITHOUT_ANSWER: Final = 1.0
 """Seconds where the responder has no answer for us either: all but the staple is looked at then."""
 _STOP_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 3.0
 """Seconds for each question of a diagnosis: a renewal is waiting for it."""
 _TAIL: Final = 65536
+
+
+Diagnosis: TypeAlias = "Future[tuple[Finding, ...]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,16 +218,16 @@ class _Play:
         """Start it, ask it, and look into it before it is stopped."""
         for name, text in self.composed.files.items():
             Path(self.stage.directory, name).write_text(text)
-        with self._started() as child:
-            ended = self._watch(child)
-            if ended or not all(map(_shown, self.strands)):
+        with ThreadPoolExecutor(max_workers=1) as doctor, self._started() as child:
+            told = self._watch(child, lambda: doctor.submit(self._why, child))
+            if child.poll() is not None or not all(map(_shown, self.strands)):
                 return self._nothing(child)
             if all(strand.last is not None and strand.good(strand.last) for strand in self.strands):
                 return Showing.GOOD, (), ""
-            seen = beside(found for strand in self.strands for found in strand_findings(strand))
-            bad = any(one.code in diagnosis.BREAKING - {Code.STAPLE_MUST_STAPLE_UNMET} for one in seen)
-            findings = seen if bad else self._why(child)
-            return Showing.BAD if bad else Showing.BARE, self._translated(findings), ""
+            findings = self._translated(told.result() if told is not None else self._why(child))
+        bad = diagnosis.BREAKING - {Code.STAPLE_MUST_STAPLE_UNMET}
+        seen = {found.code for strand in self.strands for found in strand_findings(strand)}
+        return Showing.BAD if seen & bad else Showing.BARE, findings, ""
 
     @contextmanager
     def _started(self) -> Iterator[Child]:
@@ -236,26 +240,38 @@ class _Play:
             stack.callback(child.stop, _STOP_SECONDS, (signal.SIGTERM,))
             yield child
 
-    def _watch(self, child: Child) -> bool:
-        """Ask until every strand is good, the cause is logged, or time is up; tell whether it has ended."""
+    def _watch(self, child: Child, diagnose: Callable[[], Diagnosis]) -> Diagnosis | None:
+        """Ask until every strand is good or never will be, the cause is known, or time is up.
+
+        A diagnosis is begun beside it as soon as there is a doubt.
+        """
         clock = self.world.clock
         begun, pause = clock.monotonic(), _INTERVAL
-        given_up: float | None = None
         end = begun + self._budget()
-        while True:
-            if child.poll() is not None:
-                return True
+        told: Diagnosis | None = None
+        while child.poll() is None:
             self._look(max(0.05, end - clock.monotonic()))
             now = clock.monotonic()
-            if all(strand.settled or strand.doomed for strand in self.strands) or now >= end:
-                return False
-            if given_up is None and criticals(self._log()):
-                given_up = now
-            if given_up is not None and now - given_up >= _GRACE:
-                return False
+            if now >= end or all(strand.settled or self._bad(strand) for strand in self.strands):
+                break
+            if told is None and self._answered and (self._doubtful(now - begun) or criticals(self._log())):
+                told = diagnose()
+            elif told is not None and told.done() and not may_pass(cause_of(criticals(told.result()))):
+                break
             clock.wait(min(pause, max(0.0, end - now)))
             # It starts within milliseconds, and fetches within some more; after that nothing hurries.
             pause = min(pause * 1.5, _SLOWEST)
+        return told
+
+    def _doubtful(self, seconds: float) -> bool:
+        return seconds > _DOUBT and all(map(_shown, self.strands))
+
+    @staticmethod
+    def _bad(strand: Strand) -> bool:
+        """Whether what was seen is wrong in a way that more handshakes do not mend."""
+        return strand.doomed or any(
+            one.code is Code.SERVER_SERVES_BAD_STAPLE for one in strand_findings(strand)
+        )
 
     def _budget(self) -> float:
         """Seconds to wait for a staple; where nobody gets an answer there is none to wait for."""
@@ -310,10 +326,14 @@ class _Play:
         what = "it gave no handshake in time" if status is None else f"it ended with {status}"
         return Showing.NOTHING, (), f"{what}: {said}" if said else what
 
-    def _why(self, child: Child) -> Sequence[Finding]:
-        """Find the cause of a missing staple: the responder's, the log's, or what a diagnosis tells."""
+    def _why(self, child: Child) -> tuple[Finding, ...]:
+        """Find the cause: what is served, the responder's own word, the log, or what a diagnosis tells."""
+        strands = self.strands
+        seen = [found for strand in strands for found in strand_findings(strand)]
+        if any(strand.doomed for strand in strands):
+            return unique(seen)
         if not self._answered:
-            return [found for answer in self.run.answers for found in answer.findings]
+            return unique(beside([*(one for answer in self.run.answers for one in answer.findings), *seen]))
         hurried = replace(
             self.world.config,
             fetch_timeout=min(self.world.config.fetch_timeout, _LOOK_SECONDS),
@@ -324,11 +344,11 @@ class _Play:
         found: list[Finding] = []
         for one in self.run.certificates:
             if one.expected.need is Need.STAPLE:
-                mine = tuple(strand for strand in self.strands if strand.key_type is one.expected.key_type)
+                mine = tuple(strand for strand in strands if strand.key_type is one.expected.key_type)
                 leaf, endpoint = one.material.leaf, mine[0].endpoint
                 case = Case(str(endpoint), leaf, one.issuer, mine, instance, endpoint)
                 found += infer(facts_of(world, case))
-        return unique([*found, *only_here(self._log())])
+        return unique(beside([*found, *only_here(self._log())]))
 
     def _translated(self, findings: Sequence[Finding]) -> tuple[Finding, ...]:
         """Speak of the real configuration where something was found in the understudy's."""
