@@ -37,6 +37,13 @@ class MissingStaple(Enum):
     ROLLBACK = "rollback"
 
 
+class Understudies(Enum):
+    """Whether a private instance of a server proves a generation before it is published."""
+
+    AUTO = "auto"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class Lineage:
     """One configured lineage; empty values fall back to what is found or to the global setting."""
@@ -90,6 +97,8 @@ class Config:
     prime: Prime = Prime.AUTO
     missing_staple: MissingStaple = MissingStaple.ALERT
     generations: int = 5
+    understudy: Understudies = Understudies.AUTO
+    understudy_budget: float = 5.0
     fetch_timeout: float = 15.0
     allow_addresses: tuple[str, ...] = ()
     proxy: str = ""
@@ -193,6 +202,13 @@ def _missing(value: object) -> MissingStaple:
         raise _Bad('"alert" or "rollback"') from None
 
 
+def _understudy(value: object) -> Understudies:
+    try:
+        return Understudies(value)
+    except ValueError:
+        raise _Bad('"auto" or "off"') from None
+
+
 def _starttls(value: object) -> str:
     if value not in STARTTLS:
         raise _Bad("one of " + ", ".join(STARTTLS))
@@ -268,6 +284,14 @@ SCHEMA: Final[Mapping[str, Key]] = {
         "missing_staple",
         _missing,
         "alert or rollback when a certificate that is not must-staple gets no staple",
+    ),
+    "policy.understudy": Key(
+        "understudy",
+        _understudy,
+        "auto or off: whether a private instance of the server proves a renewal before it is published",
+    ),
+    "policy.understudy_budget": Key(
+        "understudy_budget", _seconds, "seconds that this instance has until it shows a good staple"
     ),
     "fetch.timeout": Key("fetch_timeout", _seconds, "seconds for one exchange with a responder, in all"),
     "fetch.allow_addresses": Key(

@@ -1,4 +1,4 @@
-"""The fault laboratory: one host of its own with a real nginx, a responder, a resolver and a firewall.
+"""The fault laboratory: one host of its own with a real server, a responder, a resolver and a firewall.
 
 The host is a network namespace; all of its addresses lie on its loopback device, so that the firewall sees
 every packet. It has its own /etc/hosts and /etc/resolv.conf. Everything in it can be broken by one call.
@@ -33,13 +33,13 @@ import dns.rrset
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import ocsp
 from stapleguard.rehearsal.authority import GOOD_ANSWER, AnswerOptions, Authority, Issued, LeafOptions, refuse
-from stapleguard.rehearsal.webserver import Nginx
 
 from lab.cluster import Host
+from lab.patients import DNS, NAME, WEB, Patient, Recipe
 
-NAME, OCSP_NAME = "www.lab.test", "ocsp.lab.test"
-WEB, OCSP, OTHER = "198.18.0.10", "198.18.0.80", "198.18.0.81"
-DNS, DNS2 = "127.0.0.53", "127.0.0.54"
+OCSP_NAME = "ocsp.lab.test"
+OCSP, OTHER = "198.18.0.80", "198.18.0.81"
+DNS2 = "127.0.0.54"
 OCSP6 = "fd00:5746::80"
 URL = f"http://{OCSP_NAME}/"
 TYPE = "application/ocsp-response"
@@ -225,7 +225,7 @@ class Told:
 class Lab:
     """One host; `fresh` makes everything on it well again."""
 
-    def __init__(self, binary: str, directory: Path) -> None:
+    def __init__(self, recipe: Recipe, directory: Path) -> None:
         self.stack = ExitStack()
         self.directory = directory
         self.host = Host(1)
@@ -239,7 +239,6 @@ class Lab:
         (directory / "trusted.pem").write_bytes(self.authority.trusted_pem())
         (directory / "intermediate.pem").write_bytes(self.authority.intermediate.public_bytes(PEM))
         (directory / "strangers.pem").write_bytes(self.strangers.trusted_pem())
-        self.wrapper = directory / "nginx.sh"
         bind = " && ".join(f'mount --bind "{directory}/{one}" /etc/{one}' for one in ("hosts", "resolv.conf"))
         self.inside = [
             "unshare",
@@ -251,15 +250,8 @@ class Lab:
             f'{bind} && exec "$0" "$@"',
         ]
         (directory / "resolv.conf").write_text(f"nameserver {DNS}\noptions timeout:1 attempts:1\n")
-        self.wrapper.write_text(
-            "#!/bin/sh\nexec unshare --mount --propagation private sh -c '"
-            + bind
-            + f' && exec "$0" "$@"\' {binary} "$@"\n'
-        )
-        self.wrapper.chmod(0o755)
-        (directory / "nginx").mkdir(mode=0o755)
-        self.nginx = Nginx(str(self.wrapper), directory / "nginx", 2)
-        self.stack.callback(lambda: self.host.do(self.nginx.stop))
+        self.server: Patient = recipe(self)
+        self.stack.callback(self.stop)
         self.open: list[Responder | Resolver] = []
         self.stack.callback(self.shut)
 
@@ -273,24 +265,21 @@ class Lab:
 
     def fresh(self) -> None:
         """Everything is well, nothing is started yet."""
-        self.host.do(self.nginx.stop)
+        self.stop()
         self.shut()
         with suppress(Exception):
             self.host.run("nft", "flush", "ruleset")
-        self.nginx.log.unlink(missing_ok=True)
+        self.server.runs.clear()
         self.url: str | None = URL
         self.hosts = {OCSP_NAME: (OCSP,)}
         self.leaf = LeafOptions(ocsp_url=URL)
         self.chain = True
-        self.directives = {
-            "ssl_stapling": "on",
-            "ssl_stapling_verify": "on",
-            "ssl_trusted_certificate": f'"{self.directory}/trusted.pem"',
-            "resolver": f"{DNS} valid=1s",
-            "resolver_timeout": "3s",
-        }
+        self.directives: dict[str, str] = dict(self.server.directives)
+        self.main: dict[str, str] = dict(self.server.main)
         self.certificate: str | None = None
-        self.user = "root"
+        self.user = self.server.user
+        self.lines = ""
+        self.modules: tuple[str, ...] = ()
         self.proxy = ""
         self.configured = False
         self.before: list[Callable[[], None]] = []
@@ -323,41 +312,37 @@ class Lab:
             self.issued.fullchain_pem if self.chain else self.issued.cert_pem
         )
         (self.directory / "key.pem").write_bytes(self.issued.key_pem)
+        for beside in self.directory.glob("cert.pem.*"):
+            beside.unlink()
         return self.issued
 
     def staple(self, answer: AnswerOptions = GOOD_ANSWER, about: Issued | None = None) -> None:
-        """Write a staple file and name it in the configuration."""
+        """Write a staple file, and name it in the configuration."""
         from stapleguard import ocsp as judge
 
         leaf = (about or self.issued).certificate
         request = judge.request(leaf, self.authority.intermediate)
-        (self.directory / "staple.der").write_bytes(self.authority.answer(request, datetime.now(UTC), answer))
-        self.directives["ssl_stapling_file"] = f'"{self.directory}/staple.der"'
+        self.server.staple(self, self.authority.answer(request, datetime.now(UTC), answer))
 
     def write(self) -> None:
         (self.directory / "hosts").write_text(
             "127.0.0.1 localhost\n"
             + "".join(f"{one} {name}\n" for name, found in self.hosts.items() for one in found)
         )
-        certificate = self.certificate or f"{self.directory}/cert.pem"
-        lines = "".join(f" {name} {value};\n" for name, value in self.directives.items())
-        self.nginx.write_config(
-            f"server {{ listen {WEB}:443 ssl; server_name {NAME};\n"
-            f' ssl_certificate "{certificate}";\n ssl_certificate_key "{self.directory}/key.pem";\n'
-            f" ssl_protocols TLSv1.2 TLSv1.3;\n{lines} return 204; }}\n"
-            "server { listen 127.0.0.1:8081; return 204; }"
-        )
-        text = self.nginx.config.read_text()
-        self.nginx.config.write_text(text.replace("user root;", f"user {self.user};"))
+        self.server.write(self)
         proxy = f'proxy = "{self.proxy}"\n' if self.proxy else ""
+        kind, config = self.server.kind, self.server.config
         (self.directory / "c.toml").write_text(
             f'anchors = "{self.directory}/root.pem"\n'
             f'[fetch]\nallow_addresses = ["198.18.0.0/15", "fd00::/8", "127.0.0.0/8"]\n{proxy}'
-            + (f'[nginx]\nconfig = "{self.nginx.config}"\n' if self.configured else "")
+            + (f'[{kind}]\nbinary = "{self.server.binary}"\nconfig = "{config}"\n' if self.configured else "")
         )
 
     def start(self) -> None:
-        self.host.do(lambda: self.nginx.start(8081))
+        self.host.do(self.server.runs.start)
+
+    def stop(self) -> None:
+        self.host.do(self.server.runs.stop)
 
     def doctor(self, *words: str) -> Told:
         argv = [*self.inside, sys.executable, "-m", "stapleguard"]

@@ -29,6 +29,7 @@ from stapleguard.diagnosis.inference import infer
 from stapleguard.finding import Code, find
 from stapleguard.model import CertStatus, Severity
 from stapleguard.ocsp import Acceptance, Judgement
+from stapleguard.servers import nginx_stapling
 
 pytestmark = pytest.mark.unit
 
@@ -49,7 +50,7 @@ BLOCK = Block(
     trusted=Setting(("/etc/trusted.pem",), "/etc/nginx/site:7"),
     certificate=Setting(("/etc/fullchain.pem",), "/etc/nginx/site:8"),
 )
-SERVER = Server("nginx", "1.22.1", "/etc/nginx/nginx.conf", True, BLOCK)
+SERVER = Server("nginx", "1.22.1", "/etc/nginx/nginx.conf", True, BLOCK, manner=nginx_stapling.MANNER)
 ABSENT = find(Code.STAPLE_ABSENT, "a.test", "a.test sends no staple")
 FACTS = Facts("a.test:443", Symptom.ABSENT, NOW, (URL,), (NAME,), (DOOR,), SERVER, (ABSENT,))
 FINE = replace(FACTS, symptom=Symptom.GOOD, handshakes=())
@@ -72,6 +73,8 @@ def server(**changes: object) -> Facts:
 
 
 def block(**changes: object) -> Facts:
+    if "file" in changes:
+        changes["fetches"] = False
     return server(block=replace(BLOCK, **changes))  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
+from stapleguard.diagnosis.manner import UNKNOWN, Manner
 from stapleguard.finding import Code, Finding
 from stapleguard.ocsp import Judgement
 
@@ -74,7 +75,8 @@ class Reply:
 class Door:
     """One address of one responder, or the proxy in front of it, with the replies to GET and POST.
 
-    `named_by` are the resolvers that gave the address ('' is the system's).
+    The first of `replies` is to what the server itself sends. `named_by` are the resolvers that gave the
+    address ('' is the system's).
     """
 
     url: str
@@ -90,8 +92,8 @@ class Door:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
     @property
-    def get(self) -> Reply:
-        """The reply to GET, which is what a server sends; POST where GET is not possible."""
+    def reply(self) -> Reply:
+        """The reply to what the server itself would send."""
         return self.replies[0]
 
 
@@ -110,12 +112,16 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class StapleFile:
-    """The staple file of the configuration as it is on disk; `problem` '' with a judgement."""
+    """The staple file of the configuration as it is on disk; `problem` '' with a judgement.
+
+    `denied` is the user of the running server, where that one may not read it.
+    """
 
     path: str
     problem: str
     judgement: Judgement | None
     changed: datetime | None = None
+    denied: str = ""
 
 
 class Trust(Enum):
@@ -128,7 +134,13 @@ class Trust(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The server block that presents the certificate, with everything in force for stapling."""
+    """The server block that presents the certificate, with everything in force for stapling.
+
+    `chain` is a file of its own for what stands above the leaf. `fetches`: it would ask the responder
+    itself. `cache` is what it needs to start with stapling on, None where it needs nothing. `errors` and
+    `made_up` are on where it passes on an answer that is none, or one of its own invention. `proxy` is the
+    way that it takes to the responder.
+    """
 
     where: str
     stapling: Setting = Setting(("off",))
@@ -140,6 +152,12 @@ class Block:
     certificate: Setting = Setting()
     variable: Setting | None = None
     certificates: int = 1
+    chain: Setting = Setting()
+    fetches: bool = True
+    cache: Setting | None = None
+    errors: Setting = Setting(("off",))
+    made_up: Setting = Setting(("off",))
+    proxy: Setting = Setting()
 
     @property
     def on(self) -> bool:
@@ -192,6 +210,7 @@ class Server:
     """Whether the issuer stands behind the leaf in the certificate file."""
     trust: Trust = Trust.COMPLETE
     staple_file: StapleFile | None = None
+    manner: Manner = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Final
 
 from stapleguard.diagnosis import loaded, reached, remedies
 from stapleguard.diagnosis.facts import Facts, Server, Signer, Symptom, Trust
+from stapleguard.diagnosis.manner import Resolving
 from stapleguard.diagnosis.naming import SICK, fetches, issuer_missing, named
 from stapleguard.diagnosis.reached import said
 from stapleguard.finding import Code, Finding, criticals
@@ -47,7 +48,9 @@ def _only_blocked(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     server = facts.server
     if server is None or facts.symptom not in SICK or not fetches(facts):
         return
-    reached = {door.where for door in facts.doors if door.get.code is None or not _transport(door.get.code)}
+    reached = {
+        door.where for door in facts.doors if door.reply.code is None or not _transport(door.reply.code)
+    }
     answered = {
         one.resolver for name in facts.names for one in name.configured if one.code is None and one.resolver
     }
@@ -97,7 +100,7 @@ def _trust(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     if facts.symptom not in SICK:
         return
     block = server.block
-    for reply in (door.get for door in facts.doors):
+    for reply in (door.reply for door in facts.doors):
         if reply.code is not None:
             continue
         if (
@@ -109,15 +112,16 @@ def _trust(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             yield named(
                 Code.SERVER_TRUST_MISSING,
                 block.trusted.where or block.where,
-                f"ssl_stapling_verify is on, and {file} does not lead from the answer's signer to a root",
+                f"the answer's signer is to be verified, and {file} does not lead from it to a root",
                 [
                     f"the answer is signed by {reply.signer.value}",
-                    f"ssl_trusted_certificate: {server.trust.value}",
+                    f"{server.manner.anchors}: {server.trust.value}",
                 ],
-                ["intermediate and root in ssl_trusted_certificate"],
+                [f"intermediate and root in {server.manner.anchors}"],
                 remedy=remedies.trust(server, block),
             )
-        if reply.signer is Signer.ISSUER and not server.issuer_sent and server.issuer_found:
+        verifies = bool(server.manner.anchors)
+        if verifies and reply.signer is Signer.ISSUER and not server.issuer_sent and server.issuer_found:
             yield issuer_missing(
                 server, ["only the leaf is in it", "the answer does not hold its signer's certificate either"]
             )
@@ -126,8 +130,8 @@ def _trust(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
 def _unmatched(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     """Good answers that a server will not use all the same."""
     for door in facts.doors:
-        judged = door.get.judgement
-        if door.get.code is not None or judged is None or facts.symptom not in SICK:
+        judged = door.reply.judgement
+        if door.reply.code is not None or judged is None or facts.symptom not in SICK:
             continue
         for one in judged.findings:
             if one.code in (Code.OCSP_CERTID_UNMATCHED, Code.STAPLE_NEAR_EXPIRY):
@@ -136,7 +140,7 @@ def _unmatched(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
                     one.code,
                     door.url,
                     message,
-                    [said(door, door.get), one.message],
+                    [said(door, door.reply), one.message],
                     ["a staple on the wire with the same kind of answer"],
                     severity=Severity.CRITICAL if facts.server else Severity.WARNING,
                 )
@@ -198,9 +202,9 @@ def _logged(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
     lines = [
         one for one in lines if one.code not in (Code.SERVER_RESOLVER_MISSING, Code.STAPLE_NOT_APPLICABLE)
     ]
-    gone = server.block is not None and not server.block.resolver.value and bool(facts.names)
+    gone = _blind(server) and bool(facts.names)
     for one in lines:
-        code = _by_whom(one.code)
+        code = _by_whom(server, one, facts.symptom)
         if gone and _transport(one.code):
             yield _moved(facts, server, str(one.evidence.get("line", "")))
             return
@@ -217,9 +221,24 @@ def _logged(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
         yield _moved(facts, server, "")
 
 
-def _by_whom(code: Code) -> Code:
-    """What is logged of a name is the configured resolver's doing: the system's is not asked at run time."""
-    return Code.SERVER_RESOLVER_BROKEN if code.value.startswith("dns.") else code
+def _blind(server: Server) -> bool:
+    """Whether it goes on with the address that it found when it loaded, whatever the name means now."""
+    block = server.block
+    at_load = server.manner.resolving is Resolving.AT_LOAD
+    return at_load and block is not None and block.fetches and not block.resolver.value
+
+
+def _by_whom(server: Server, one: Finding, symptom: Symptom) -> Code:
+    """Tell whose fault a line is about.
+
+    What is logged of a name is the configured resolver's doing where the system's is not asked at run time;
+    an answer that was kept back was bad itself.
+    """
+    because = one.evidence.get("because")
+    if one.code is Code.SERVER_SERVES_BAD_STAPLE and symptom is not Symptom.BAD and because:
+        return Code(str(because))
+    asks_others = server.manner.resolving is not Resolving.SYSTEM
+    return Code.SERVER_RESOLVER_BROKEN if asks_others and one.code.value.startswith("dns.") else one.code
 
 
 def _moved(facts: Facts, server: Server, line: str) -> Finding:
@@ -242,7 +261,7 @@ def _advice(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     server = facts.server
     if facts.symptom is not Symptom.GOOD or server is None or server.block is None or not facts.names:
         return
-    if server.block.on and fetches(facts) and not server.block.resolver.value:
+    if server.block.on and _blind(server):
         yield named(
             Code.SERVER_RESOLVER_MISSING,
             server.block.where,
@@ -260,15 +279,23 @@ def _served(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
     blamed = {one.code for one in found if one.critical}
     by_file = blamed & {Code.SERVER_STAPLE_FILE_BAD, Code.SERVER_RELOAD_NOT_TAKEN}
     made_up = any(code.value.startswith(_TRANSPORT) for code in blamed)
+    server = facts.server
     for one in facts.handshakes:
-        passed_on = one.code is Code.SERVER_SERVES_BAD_STAPLE and (by_file or made_up)
-        beside = one.code.value.startswith("ocsp.") and facts.symptom is Symptom.BAD
-        yield replace(one, severity=Severity.WARNING) if passed_on or beside else one
+        if one.code is Code.SERVER_SERVES_BAD_STAPLE:
+            block = server.block if server else None
+            if server is not None and block is not None and server.manner.passes_on and not by_file:
+                one = replace(one, remedy=remedies.passing_on(server, block))  # noqa: PLW2901
+            yield replace(one, severity=Severity.WARNING) if by_file or made_up else one
+        elif one.code.value.startswith("ocsp.") and facts.symptom is Symptom.BAD:
+            yield replace(one, severity=Severity.WARNING)
+        else:
+            yield one
 
 
 _RULES: Final[tuple[_Rule, ...]] = (
-    loaded.stopped,
     loaded.refused,
+    loaded.cache,
+    loaded.stopped,
     loaded.block,
     loaded.staple_file,
     reached.names,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Final
 
 from stapleguard.diagnosis import remedies
 from stapleguard.diagnosis.facts import Facts, Symptom
@@ -12,28 +13,58 @@ from stapleguard.finding import Code, Finding, criticals
 from stapleguard.model import Severity
 from stapleguard.ocsp import Acceptance
 
+_TELLING: Final = (
+    Code.MATERIAL_KEY_MISMATCH,
+    Code.MATERIAL_UNREADABLE,
+    Code.SERVER_STAPLE_FILE_BAD,
+    Code.SERVER_ISSUER_MISSING,
+)
+"""What a refusal may be about; then that it refuses follows from it."""
+
 
 def refused(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     """Its own test refuses the configuration that is on disk."""
     server = facts.server
     if server is None or not server.load.refused:
         return
-    for one in server.load.findings:
-        if one.code in (Code.MATERIAL_KEY_MISMATCH, Code.MATERIAL_UNREADABLE, Code.SERVER_STAPLE_FILE_BAD):
-            yield replace(one, severity=Severity.CRITICAL, remedy=remedies.test_refuses(server, one))
-            break
     said = server.load.refused
+    told = next((one for one in server.load.findings if one.code in _TELLING), None)
+    if told is not None:
+        remedy = remedies.test_refuses(server, told)
+        if told.code is Code.SERVER_ISSUER_MISSING:
+            remedy = remedies.issuer(server)
+        yield replace(told, severity=Severity.CRITICAL, remedy=remedy)
     yield named(
         Code.SERVER_CONFIG_INVALID,
         server.config,
         f"{server.kind} refuses its configuration: {said}",
         [f"its own test says: {said}"],
         ["the test passes when it is repeated"],
+        severity=Severity.WARNING if told else Severity.CRITICAL,
     )
 
 
-def stopped(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
-    """It does not run."""
+def cache(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
+    """It would not start again, though its own test is content."""
+    server = facts.server
+    block = server.block if server else None
+    if server is None or block is None or not block.on or block.cache is None or block.cache.value:
+        return
+    sick = facts.symptom in SICK or not server.running
+    yield named(
+        Code.SERVER_CACHE_MISSING,
+        server.config,
+        f"{server.manner.stapling} is on ({block.stapling.where}), but there is no SSLStaplingCache: "
+        f"{server.kind} does not start with that",
+        [f"{block.stapling.where}: {server.manner.stapling} on", "no SSLStaplingCache outside of every host"],
+        ["an SSLStaplingCache in the main server's configuration"],
+        severity=Severity.CRITICAL if sick else Severity.WARNING,
+        remedy=remedies.no_cache(server),
+    )
+
+
+def stopped(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
+    """It does not run; where its configuration says why, that is the cause."""
     server = facts.server
     if server is not None and not server.running:
         yield named(
@@ -42,6 +73,7 @@ def stopped(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             f"{server.kind} does not run",
             ["no master process of this configuration was found", f"handshakes: {facts.symptom.value}"],
             ["a process that listens there"],
+            severity=Severity.WARNING if criticals(found) else Severity.CRITICAL,
         )
 
 
@@ -62,14 +94,14 @@ def block(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
         )
         return
     if not block.on:
-        where = block.stapling.where or block.where
-        said = f"{where}: ssl_stapling off" if block.stapling.where else f"{where}: no ssl_stapling in force"
+        where, name = block.stapling.where or block.where, server.manner.stapling
+        said = f"{where}: {name} is off" if block.stapling.where else f"{where}: no {name} in force"
         yield named(
             Code.SERVER_STAPLING_DISABLED,
             where,
-            f"stapling is off in the server block at {block.where}",
+            f"{server.kind} is not told to staple at {block.where}: {said}",
             [said, f"handshakes: {facts.symptom.value}"],
-            ["`ssl_stapling on` in the block that answers this name"],
+            [f"{name} in force where this name is answered"],
             remedy=remedies.stapling_off(server, block, facts),
         )
     url = block.responder.value or next(iter(facts.urls), "")
@@ -79,8 +111,8 @@ def block(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             url,
             f"{server.kind} cannot ask a responder at {url}: it takes http:// only",
             [f"the responder's URL is {url}"],
-            ["an http:// URL in the certificate or in ssl_stapling_responder"],
-            remedy=remedies.https(block, url),
+            [f"an http:// URL in the certificate or in {server.manner.responder}"],
+            remedy=remedies.https(server, block, url),
         )
     if not server.issuer_found and fetches(facts):
         yield issuer_missing(server, ["neither behind the leaf nor among the trusted certificates"])
@@ -91,17 +123,20 @@ def staple_file(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     server = facts.server
     if server is None or server.staple_file is None or server.block is None or not server.block.on:
         return
-    file, where = server.staple_file, server.block.file.where
+    file, where, name = server.staple_file, server.block.file.where, server.manner.file
     judged = file.judgement
     bad = judged is None or judged.acceptance is Acceptance.REJECTED
-    if bad:
+    if bad or file.denied:
         why = file.problem or "; ".join(one.message for one in criticals(judged.findings if judged else ()))
+        if not bad:
+            why = f"{server.kind} runs as {file.denied}, who may not read it again"
         yield named(
             Code.SERVER_STAPLE_FILE_BAD,
             file.path,
             f"the staple file {file.path} does not pass: {why}",
-            [f"{where}: ssl_stapling_file {file.path}", why],
+            [f"{where}: {name} {file.path}", why],
             ["an answer in that file that the judge accepts"],
+            severity=Severity.CRITICAL if bad or facts.symptom in SICK else Severity.WARNING,
             remedy=remedies.staple_file(server, file),
         )
     elif facts.symptom is Symptom.BAD and server.block.certificates > 1:
@@ -109,17 +144,18 @@ def staple_file(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             Code.SERVER_STAPLE_FILE_BAD,
             file.path,
             f"one staple file, {file.path}, for {server.block.certificates} certificates: it is about one",
-            [f"{where}: ssl_stapling_file {file.path}", "it passes the judge for one of the certificates"],
+            [f"{where}: {name} {file.path}", "it passes the judge for one of the certificates"],
             ["a staple that passes with each kind of key"],
             remedy=remedies.staple_file(server, file),
         )
-    elif facts.symptom is Symptom.BAD:
+    elif facts.symptom in (Symptom.BAD, Symptom.ABSENT):
+        shown = "staples" if facts.symptom is Symptom.BAD else "has"
         yield named(
             Code.SERVER_RELOAD_NOT_TAKEN,
             file.path,
-            f"{file.path} is good on disk, but {server.kind} still staples what it read before",
-            ["the file passes the judge", "the staple of the handshake does not"],
-            ["a reload after which the same staple is sent"],
+            f"{file.path} is good on disk, but {server.kind} still {shown} what it read before",
+            ["the file passes the judge", f"handshakes: {facts.symptom.value}"],
+            ["a reload after which the same is sent"],
             remedy=remedies.reload(server),
         )
 
@@ -129,7 +165,7 @@ def unloaded(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
     server = facts.server
     if server is None or facts.symptom not in SICK or not server.load.changed_since or criticals(found):
         return
-    if any(reply.code is not None for door in facts.doors for reply in door.replies[:1]):
+    if any(door.reply.code is not None for door in facts.doors):
         return
     yield named(
         Code.SERVER_RELOAD_NOT_TAKEN,

@@ -32,7 +32,12 @@ def named(
 def fetches(facts: Facts) -> bool:
     """Whether this server would have to ask the responder itself."""
     server = facts.server
-    return server is None or server.block is None or not server.block.file.value
+    return server is None or server.block is None or server.block.fetches
+
+
+def passes_on(facts: Facts) -> bool:
+    """Whether the server hands out a bad answer that it fetched: that is the cause then."""
+    return facts.symptom is Symptom.BAD and fetches(facts)
 
 
 def weigh(facts: Facts) -> Severity:

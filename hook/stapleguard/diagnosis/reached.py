@@ -7,7 +7,8 @@ from typing import Final
 
 from stapleguard.diagnosis import remedies
 from stapleguard.diagnosis.facts import Door, Facts, Name, Reply
-from stapleguard.diagnosis.naming import SICK, fetches, named, weigh
+from stapleguard.diagnosis.manner import UNKNOWN, Resolving
+from stapleguard.diagnosis.naming import SICK, fetches, named, passes_on, weigh
 from stapleguard.finding import Code, Finding
 from stapleguard.model import Severity
 
@@ -23,8 +24,10 @@ def _name(facts: Facts, name: Name) -> Iterator[Finding]:
     bad = [one for one in name.configured if one.code is not None]
     good = [one for one in name.configured if one.code is None]
     system = name.system
+    manner = server.manner if server else UNKNOWN
     if system.code is not None and good:
-        yield _unresolvable(facts, name)
+        if manner.resolving is Resolving.AT_LOAD:
+            yield _unresolvable(facts, name)
     elif system.code is not None:
         asked = [f"the system's resolver: {system.text or system.code.value}"]
         asked += [f"the configured resolver {one.resolver}: {one.text}" for one in bad]
@@ -95,12 +98,14 @@ def doors(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     """What the responder does for everybody; an address that only the configured resolver gives is its."""
     direct = [door for door in facts.doors if not door.proxy]
     yield from _proxies(facts, direct)
+    if _own_proxy(facts):
+        return  # the server does not go that way
     for url in dict.fromkeys(door.url for door in direct):
         mine = [door for door in direct if door.url == url]
-        broken = [door for door in mine if door.get.code is not None]
+        broken = [door for door in mine if door.reply.code is not None]
         if not broken:
             continue
-        whole = [door for door in mine if door.get.code is None]
+        whole = [door for door in mine if door.reply.code is None]
         wrong = [door for door in broken if "" not in door.named_by]
         if whole and wrong and all("" in door.named_by for door in whole):
             yield _wrong_address(facts, wrong, whole)
@@ -117,7 +122,7 @@ SLOW: Final = 2.0
 def slow(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     """Good answers that take long: the first handshakes of every worker go without."""
     for door in facts.doors:
-        reply = door.get
+        reply = door.reply
         if door.proxy or reply.code is not None or reply.seconds < SLOW or not fetches(facts):
             continue
         yield named(
@@ -132,12 +137,13 @@ def slow(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _each_way(facts: Facts, broken: Sequence[Door], whole: Sequence[Door]) -> Iterator[Finding]:
-    for code in dict.fromkeys(door.get.code for door in broken):
+    for code in dict.fromkeys(door.reply.code for door in broken):
         if code is None:
             continue
-        same = [door for door in broken if door.get.code is code]
+        same = [door for door in broken if door.reply.code is code]
         weight = weigh(facts)
-        if code is Code.RESPONDER_FORBIDDEN_ADDRESS:
+        passed_on = code.value.startswith("ocsp.") and passes_on(facts)
+        if code is Code.RESPONDER_FORBIDDEN_ADDRESS or passed_on:
             weight = Severity.WARNING
         elif whole and (weight is Severity.INFO or not _stops_at(code)):
             weight = Severity.WARNING if fetches(facts) else weight
@@ -163,7 +169,7 @@ def _wrong_address(facts: Facts, wrong: Sequence[Door], whole: Sequence[Door]) -
         where or host,
         f"the resolver in force gives another address for {host} ({first.address}), and that one fails",
         [
-            f"{', '.join(first.named_by)} answers {first.address}: {first.get.text}",
+            f"{', '.join(first.named_by)} answers {first.address}: {first.reply.text}",
             f"the system's resolver answers {whole[0].address}, which works",
         ],
         ["a good answer from the address that the configured resolver gives"],
@@ -174,7 +180,7 @@ def _wrong_address(facts: Facts, wrong: Sequence[Door], whole: Sequence[Door]) -
 
 def _door(facts: Facts, code: Code, same: Sequence[Door], whole: Sequence[Door], weight: Severity) -> Finding:
     first = same[0]
-    reply = first.get
+    reply = first.reply
     supports = [said(door, one) for door in same for one in door.replies]
     supports += [f"{door.where} answers well" for door in whole]
     return named(
@@ -194,22 +200,29 @@ def said(door: Door, reply: Reply) -> str:
     return f"{reply.method} {door.where}: {said} ({reply.seconds:.2f} s)"
 
 
+def _own_proxy(facts: Facts) -> str:
+    """The proxy that the server itself goes through, '' for none."""
+    block = facts.server.block if facts.server else None
+    return block.proxy.value if block else ""
+
+
 def _proxies(facts: Facts, direct: Sequence[Door]) -> Iterator[Finding]:
-    """The proxy is this program's own way: what it breaks is no fault of the server's."""
+    """A proxy is the server's own way, or only this program's: then it breaks nothing of the server's."""
     for door in facts.doors:
-        reply = door.get
+        reply = door.reply
         if not door.proxy or reply.code is None:
             continue
-        if any(one.get.code is reply.code for one in direct):
+        own = door.proxy == _own_proxy(facts)
+        if not own and any(one.reply.code is reply.code for one in direct):
             continue
+        heavy = (own or not direct) and weigh(facts) is Severity.CRITICAL
+        passed_on = reply.code.value.startswith("ocsp.") and passes_on(facts)
         yield named(
             reply.code,
             door.proxy,
-            f"through the proxy {door.proxy} there is no answer: {reply.text}",
-            [said(door, reply), *(said(one, one.get) for one in direct)],
+            f"through the proxy {door.proxy} there is no good answer: {reply.text}",
+            [said(door, reply), *(said(one, one.reply) for one in direct)],
             ["a good answer through that proxy"],
-            severity=Severity.CRITICAL
-            if not direct and weigh(facts) is Severity.CRITICAL
-            else Severity.WARNING,
-            remedy=remedies.proxy(door),
+            severity=Severity.CRITICAL if heavy and not passed_on else Severity.WARNING,
+            remedy=remedies.proxy(door, facts.server),
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from stapleguard.diagnosis.facts import Block, Door, Facts, Knock, Name, Server, StapleFile
+from stapleguard.diagnosis.manner import UNKNOWN, Resolving
 from stapleguard.finding import CATALOGUE, Code, Finding
 
 WHY_UNUSED: Final[Mapping[Code, str]] = {
@@ -20,16 +21,7 @@ def _steps(*steps: str) -> str:
 
 def load_again(server: Server | None) -> str:
     """What this kind of server needs once the fault is gone; waiting alone takes long."""
-    kind = server.kind if server else ""
-    match kind:
-        case "nginx":
-            return "`nginx -t && nginx -s reload`: without it nginx waits 300 seconds after a failure."
-        case "apache":
-            return "`apachectl graceful`: Apache keeps a failure for up to an hour."
-        case "haproxy":
-            return "`update ssl ocsp-response FILE` on its stats socket, or `systemctl reload haproxy`."
-        case _:
-            return "Reload the server: most wait for minutes after a failure (nginx 300 s, Apache up to 1 h)."
+    return (server.manner if server else UNKNOWN).again
 
 
 def reload(server: Server) -> str:
@@ -42,7 +34,7 @@ def test_refuses(server: Server, said: Finding) -> str:
     return _steps(
         "Do not restart it: it would not come up again.",
         f"Mend what it says: {said.message}",
-        f"`{server.kind} -t -c {server.config}` must pass." if server.kind == "nginx" else "",
+        f"`{server.manner.test.format(config=server.config)}` must pass." if server.manner.test else "",
         load_again(server),
     )
 
@@ -59,42 +51,54 @@ def variable(block: Block) -> str:
 
 def stapling_off(server: Server, block: Block, facts: Facts) -> str:
     """Stapling is not on."""
-    at = block.stapling.where
-    line = (
-        f"At {at} write `ssl_stapling on;`."
-        if at
-        else f"In the block at {block.where} add `ssl_stapling on;`."
-    )
+    manner, at = server.manner, block.stapling.where
+    given = {"config": server.config, "certificate": block.certificate.value, "block": block.where}
+    line = manner.turn_at.format(where=at) if at else manner.turn_on.format(**given)
     resolver = ""
-    if not block.resolver.value and facts.names:
+    if manner.resolving is Resolving.AT_LOAD and not block.resolver.value and facts.names:
         resolver = "Beside it `resolver ADDRESS valid=300s;` with one of `grep nameserver /etc/resolv.conf`."
-    return _steps(line, resolver, load_again(server))
+    return _steps(line, resolver, cache_line(server), load_again(server))
 
 
-def https(block: Block, url: str) -> str:
+def cache_line(server: Server) -> str:
+    """Return the line that has to stand beside it, where it is missing."""
+    block = server.block
+    if block is None or block.cache is None or block.cache.value:
+        return ""
+    return server.manner.beside.format(config=server.config)
+
+
+def no_cache(server: Server) -> str:
+    """It is told to staple and has nowhere to keep an answer."""
+    return _steps(
+        cache_line(server), "Its own test does not ask for it, only a start does.", load_again(server)
+    )
+
+
+def https(server: Server, block: Block, url: str) -> str:
     """A URL that the server cannot use."""
+    directive, reload = server.manner.responder, f"`{server.manner.reloads}`."
     if block.responder.value == url:
         return _steps(
-            f"At {block.responder.where} write `ssl_stapling_responder http://...;`, or remove the line.",
-            "`nginx -t && nginx -s reload`.",
+            f"At {block.responder.where} write `{directive} http://...`, or remove the line.", reload
         )
     return _steps(
-        f"In the block at {block.where}: `ssl_stapling_responder "
-        f"{url.replace('https://', 'http://', 1)};`, if the "
+        f"In the block at {block.where}: `{directive} {url.replace('https://', 'http://', 1)}`, if the "
         "responder answers there (the answer is signed, so plain HTTP is right).",
-        'Otherwise hand it the answer: `prime = "file"`.',
-        "`nginx -t && nginx -s reload`.",
+        'Otherwise hand it the answer: `prime = "file"`.' if server.manner.file else "",
+        reload,
     )
 
 
 def issuer(server: Server) -> str:
     """The issuer is not where the server looks."""
-    path = server.block.certificate.value if server.block else "the certificate file"
-    at = f" ({server.block.certificate.where})" if server.block and server.block.certificate.where else ""
+    block = server.block
+    path = block.certificate.value if block else "the certificate file"
+    at = f" ({block.certificate.where})" if block and block.certificate.where else ""
     return _steps(
         f"{path}{at} must hold the leaf and right behind it its issuer: with certbot name "
-        f"fullchain.pem, not cert.pem; "
-        f"by hand `cat cert.pem chain.pem > {path}`.",
+        f"fullchain.pem, not cert.pem; by hand `cat cert.pem chain.pem > {path}`.",
+        server.manner.issuer.format(certificate=path),
         f"`openssl crl2pkcs7 -nocrl -certfile {path} | openssl pkcs7 -print_certs -noout` lists both.",
         load_again(server),
     )
@@ -103,12 +107,18 @@ def issuer(server: Server) -> str:
 def staple_file(server: Server, file: StapleFile) -> str:
     """The file is bad."""
     where = server.block.file.where if server.block else "the configuration"
+    if file.denied:
+        return _steps(
+            f"`namei -l {file.path}` shows where {file.denied} is stopped: `chmod a+r` the file (an "
+            "answer is no secret), and `chmod a+x` what leads to it.",
+            server.manner.read,
+            load_again(server),
+        )
     return _steps(
-        f"`stapleguard refresh` where it is one of ours; otherwise remove the line "
-        f"`ssl_stapling_file {file.path};` "
-        f"at {where}, so that nginx asks the responder itself, or write a fresh answer (DER) "
-        f"there by rename.",
-        "`nginx -t && nginx -s reload`: the file is read at a reload only.",
+        "`stapleguard refresh` where it is one of ours; otherwise "
+        + server.manner.staple_file.format(path=file.path, where=where),
+        server.manner.read,
+        load_again(server),
         "Find out what should have renewed it.",
     )
 
@@ -156,13 +166,12 @@ def resolver(asked: Name | None, server: Server | None) -> str:
     bad = next((one.resolver for one in asked.configured if one.code), "") if asked else ""
     bad = bad or (block.resolver.value if block else "ADDRESS")
     address, _, port = bad.rpartition(":") if bad.count(":") == 1 else (bad, "", "53")
-    where = block.resolver.where if block else "the configuration"
+    where = block.resolver.where if block and block.resolver.where else "/etc/resolv.conf"
+    line = server.manner.resolver if server else ""
     return _steps(
         f"`dig +time=2 +tries=1 {host} @{address} -p {port}` must answer.",
-        f"At {where} write `resolver ADDRESS valid=300s;` with an address that does (`grep nameserver "
-        f"/etc/resolv.conf`) in the place of {bad}; or bring that one back, and let UDP and "
-        f"TCP port {port} to "
-        f"{address} pass the firewall.",
+        line.format(where=where, bad=bad)
+        + f" Or bring that one back, and let UDP and TCP port {port} to {address} pass the firewall.",
         load_again(server),
     )
 
@@ -183,9 +192,11 @@ def door(facts: Facts, code: Code, first: Door, whole: Sequence[Door]) -> str | 
     block = facts.server.block if facts.server else None
     own = ""
     if block and block.responder.value and first.url == block.responder.value:
-        own = f"The URL comes from {block.responder.where}: remove `ssl_stapling_responder` if it is wrong."
+        directive = facts.server.manner.responder if facts.server else ""
+        own = f"The URL comes from {block.responder.where}: remove `{directive}` if it is wrong."
     six = ""
-    if ":" in first.address and any(":" not in one.address for one in whole):
+    nginx = facts.server is not None and facts.server.manner.resolving is Resolving.AT_LOAD
+    if nginx and ":" in first.address and any(":" not in one.address for one in whole):
         at = block.resolver.where if block and block.resolver.where else "the resolver line"
         six = f"Only IPv6 fails: add `ipv6=off` at {at}, or mend the IPv6 route."
     family = "ip6" if ":" in first.address else "ip"
@@ -216,8 +227,15 @@ def door(facts: Facts, code: Code, first: Door, whole: Sequence[Door]) -> str | 
             return None
 
 
-def proxy(door: Door) -> str:
-    """The proxy of this program's configuration."""
+def proxy(door: Door, server: Server | None) -> str:
+    """The proxy of the server's configuration, or of this program's."""
+    block = server.block if server else None
+    if server is not None and block is not None and block.proxy.value == door.proxy:
+        return _steps(
+            f"`curl -sv -x {door.proxy} -o /dev/null {door.url}` shows it.",
+            server.manner.proxy.format(where=block.proxy.where),
+            load_again(server),
+        )
     return _steps(
         f"`curl -sv -x {door.proxy} -o /dev/null {door.url}` shows it: mend `proxy` in [fetch] "
         f"of the configuration of "
@@ -230,11 +248,20 @@ def blocked_only(server: Server, knock: Knock | None, who: str) -> str:
     target = knock.target if knock else "the responder"
     return _steps(
         f"`nft list ruleset | grep -n skuid`: let {who} out to {target}.",
-        f"`systemctl show {server.kind} -p IPAddressDeny -p RestrictAddressFamilies -p "
+        f"`systemctl show {server.manner.unit or server.kind} -p IPAddressDeny -p RestrictAddressFamilies -p "
         f"PrivateNetwork`; SELinux: "
         "`setsebool -P httpd_can_network_connect on`.",
         load_again(server),
-        'Or `prime = "file"`: then the server needs no way out.',
+        'Or `prime = "file"`: then the server needs no way out.' if server.manner.file else "",
+    )
+
+
+def passing_on(server: Server, block: Block) -> str:
+    """It hands out what it got, unchecked."""
+    return _steps(
+        server.manner.passes_on.format(block=block.where),
+        "What is bad about the answer stands beside this: the responder, or what is between, has to change.",
+        load_again(server),
     )
 
 

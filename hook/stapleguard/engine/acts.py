@@ -10,7 +10,8 @@ from typing import Final, assert_never
 from stapleguard import diagnosis
 from stapleguard.config import MissingStaple
 from stapleguard.diagnosis import BREAKING, MISSING, Need, Result, Served, Undo
-from stapleguard.engine import intake
+from stapleguard.diagnosis.understudy import Course
+from stapleguard.engine import intake, understudy
 from stapleguard.engine.bystanders import bystanders
 from stapleguard.engine.contents import staple_file
 from stapleguard.engine.evidence import gather
@@ -63,7 +64,8 @@ def act(run: Run, state: State) -> Event:
             return Event.DONE
         case State.DISCARD:
             world.state.discard(name, record.candidate)
-            run.verdict = Verdict.REFUSED
+            if not run.held:
+                run.verdict = Verdict.REFUSED
             return Event.DONE
         case State.PROVE_OLD:
             return _prove_old(run)
@@ -161,7 +163,25 @@ def _test_candidate(run: Run) -> Event:
         if _lacking(run, use):
             return Event.FAILED
         run.world.say(f"{use.instance.kind} accepts the candidate")
-    return Event.DONE
+    return _audition(run)
+
+
+def _audition(run: Run) -> Event:
+    """Have it proved by a private instance of the server, where there is one; FAILED leaves all as it is."""
+    judgement = understudy.audition(run)
+    run.findings = [*judgement.findings, *run.findings]
+    run.proof = judgement.proof
+    match judgement.course:
+        case Course.PUBLISH:
+            return Event.DONE
+        case Course.HOLD:
+            run.held = True
+            run.verdict = Verdict.PENDING if may_still_come(run) else Verdict.ROLLED_BACK
+            return Event.FAILED
+        case Course.REFUSE:
+            return Event.FAILED
+        case _ as never:
+            assert_never(never)
 
 
 def _config_refused(run: Run, instance: Instance, refusals: Sequence[str]) -> None:
@@ -246,7 +266,10 @@ def prove_new(run: Run) -> Event:
         text = f"{run.found.kinds} was reloaded but goes on serving another certificate"
         found.append(find(Code.SERVER_RELOAD_NOT_TAKEN, str(run.target.endpoints[0]), text))
     if any(one.code in MISSING | BREAKING for one in found):
-        found += [*gather(world, run.found, run.certificates), *bystanders(run.proof.strands)]
+        found += [
+            *gather(world, run.found, run.certificates, run.proof.strands),
+            *bystanders(run.proof.strands),
+        ]
     run.findings = list(diagnosis.unique((*run.findings, *found)))
     run.verdict = diagnosis.verdict_of(run.findings, run.proof.strands)
     wanted = BREAKING | MISSING if _missing_means_back(run) else BREAKING
@@ -377,7 +400,8 @@ def entry(run: Run) -> dict[str, str | list[str]]:
 
 def remember(run: Run, verdict: Verdict) -> None:
     """Keep what is pending in the queue; everything else has ended."""
-    if verdict in (Verdict.PENDING, Verdict.INCONCLUSIVE, Verdict.DEGRADED, Verdict.STRANDED):
+    unsettled = (Verdict.PENDING, Verdict.INCONCLUSIVE, Verdict.DEGRADED, Verdict.STRANDED)
+    if verdict in unsettled or run.held:
         if run.name not in run.world.state.queue():
             run.world.state.enqueue(run.name, entry(run))
     else:

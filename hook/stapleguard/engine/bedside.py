@@ -1,9 +1,10 @@
-"""What the server of this host tells: its configuration and files, its test, its log, where it stands."""
+"""What the server of this host tells: its configuration and files, its test, its log, where it stands.
+
+How each kind of server is read is its own module's business; what is made of it here is the same for all.
+"""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from stapleguard.diagnosis.facts import (
     Name,
     Place,
     Server,
+    Setting,
     StapleFile,
     Trust,
     Unseen,
@@ -29,14 +31,11 @@ from stapleguard.disk import read_bounded
 from stapleguard.engine.world import World
 from stapleguard.finding import Code, Finding
 from stapleguard.model import Endpoint, StapleguardError
-from stapleguard.servers import ConfigOutcome, Instance, nginx, nginx_stapling
+from stapleguard.servers import SERVERS, STAPLERS, ConfigOutcome, Instance
+from stapleguard.servers.observed import Ability, Observed
 from stapleguard.wire import dns
 
-_TAIL: Final = 262_144
 _KNOCK_SECONDS: Final = 4.0
-_JOURNAL_SECONDS: Final = 5.0
-_LINE: Final = re.compile(r"(?P<at>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) \[\w+\] (?P<pid>\d+)#")
-_BEFORE: Final = 5.0
 _AFTER: Final = 2.0
 _OUTCOMES: Final = {
     "refused": Code.NET_REFUSED,
@@ -56,71 +55,102 @@ class Bedside:
     unseen: tuple[Unseen, ...] = ()
 
 
-def owner(world: World, endpoint: Endpoint) -> Instance | None:
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who answers at a place of this host, and what kept us from being sure."""
+
+    instance: Instance | None
+    unseen: tuple[Unseen, ...] = ()
+
+
+def owner(world: World, endpoint: Endpoint) -> Owner:
     """Find the installation whose processes listen there; one that stands still, where its files say so."""
-    given = (world.config.nginx_binary or None, world.config.nginx_config or None)
-    found = dict.fromkeys((*nginx.instances(*given), *(nginx.instances() if any(given) else ())))
+    found = _installations(world)
     listening = host.listeners(endpoint.port)
     for one in found:
-        if one.master is not None and ({one.master, *nginx.workers(one)} & listening):
-            return one
-    for one in found:
-        if one.master is None and not listening and block(one, endpoint) is not None:
-            return one
-    return None
+        if one.master is not None and ({one.master, *SERVERS[one.kind].workers(one)} & listening):
+            return Owner(one)
+    if listening:
+        return Owner(None)
+    # Who holds a socket is hidden from other users: then its files have to say it.
+    named = [one for one in found if chart(one, endpoint, None)[0] is not None]
+    for one in named:
+        if one.master is not None:
+            why = "the sockets of other users' processes are hidden; its configuration names this place"
+            return Owner(one, (Unseen(f"who listens on port {endpoint.port}", why, "root"),))
+    return Owner(next(iter(named), None))
 
 
-def block(instance: Instance, endpoint: Endpoint) -> Block | None:
-    """Read the server block that answers there; None where the files cannot be read or name none."""
+def _installations(world: World) -> tuple[Instance, ...]:
+    found: dict[Instance, None] = {}
+    for kind, server in SERVERS.items():
+        program = world.config.program(kind)
+        given = (program.binary or None, program.config or None)
+        found |= dict.fromkeys(server.instances(*given))
+        found |= dict.fromkeys(server.instances() if any(given) else ())
+    return tuple(found)
+
+
+def chart(
+    instance: Instance, endpoint: Endpoint | None, leaf: x509.Certificate | None
+) -> tuple[Block | None, tuple[Unseen, ...]]:
+    """Read what is in force there; None where the files cannot be read or name no such place."""
+    stapler = STAPLERS.get(instance.kind)
+    if stapler is None or endpoint is None:
+        return None, ()
     try:
-        return nginx_stapling.block_for(instance.config, endpoint)
-    except StapleguardError:
-        return None
+        return stapler.block_for(instance, endpoint, leaf), ()
+    except StapleguardError as error:
+        return None, (Unseen(f"{instance.kind}'s configuration", error.message, error.hint),)
 
 
 def look_at(
     world: World,
     instance: Instance,
-    endpoint: Endpoint | None,
+    block: Block | None,
     leaf: x509.Certificate | None,
     issuer: x509.Certificate | None,
 ) -> Bedside:
     """Read everything that does not depend on the way to the responder."""
+    server, stapler = SERVERS.get(instance.kind), STAPLERS.get(instance.kind)
+    running = instance.master is not None
+    if server is None or stapler is None:
+        return Bedside(Server(instance.kind, instance.version, instance.config, running))
     unseen: list[Unseen] = []
-    found: Block | None = None
-    try:
-        found = nginx_stapling.block_for(instance.config, endpoint) if endpoint else None
-    except StapleguardError as error:
-        unseen.append(Unseen("nginx's configuration", error.message, error.hint))
-    test = nginx.test(instance, world.config.test_timeout)
+    test = server.test(instance, world.config.test_timeout)
     refused = test.refusals[0] if test.outcome is ConfigOutcome.REFUSED and test.refusals else ""
     if test.outcome is ConfigOutcome.UNTESTED:
-        unseen.append(Unseen("nginx -t", (test.refusals or ("the test did not run",))[0], "root"))
-    log, told = _log(instance)
-    unseen += told
-    server = Server(
+        why = (test.refusals or ("the test did not run",))[0]
+        unseen.append(Unseen(stapler.MANNER.test.format(config=instance.config), why, "root"))
+    try:
+        heard = stapler.heard(instance, block, leaf)
+        unseen += heard.unseen
+        changed = _changed(stapler.files(instance), stapler.loaded_at(instance))
+    except StapleguardError:  # its files, which was said already
+        heard, changed = None, ""
+    seen = Server(
         instance.kind,
         instance.version,
         instance.config,
-        instance.master is not None,
-        found,
-        Load(nginx.log_findings(test.text), refused, _changed(instance)),
-        _about(log, found),
+        running,
+        block,
+        Load(server.log_findings(test.text), refused, changed),
+        heard.findings if heard else (),
+        manner=stapler.MANNER,
     )
-    if found is not None:
-        server = _with_files(world, server, found, leaf, issuer, unseen)
-    return Bedside(server, tuple(unseen))
+    if block is not None:
+        seen = _with_files(world, seen, block, (leaf, issuer), instance, unseen)
+    return Bedside(seen, tuple(unseen))
 
 
-def _about(log: Sequence[Finding], found: Block | None) -> tuple[Finding, ...]:
-    """Leave out what is said of other certificates."""
-    path = found.certificate.value if found else ""
-    real = os.path.realpath(path) if path else ""
-    return tuple(
-        one
-        for one in log
-        if not path or not one.subject.startswith("/") or os.path.realpath(one.subject) == real
+def bystander(program: Observed, endpoint: Endpoint | None) -> Server:
+    """Say of a program that is only looked at what it can do: its files are not read."""
+    block = Block(
+        f"{program.name} at {endpoint}",
+        Setting(("on",)),
+        fetches=program.ability is Ability.FETCHES,
     )
+    return Server(program.name, "", "", running=True, block=block)
 
 
 # --- files -----------------------------------------------------------------------------------------------
@@ -138,28 +168,32 @@ def _with_files(
     world: World,
     server: Server,
     found: Block,
-    leaf: x509.Certificate | None,
-    issuer: x509.Certificate | None,
+    certified: tuple[x509.Certificate | None, x509.Certificate | None],
+    instance: Instance,
     unseen: list[Unseen],
 ) -> Server:
     if found.variable is not None:
         return server  # which file it is, only a handshake tells
+    leaf, issuer = certified
     sent = certificates(found.certificate.value)
-    anchors = certificates(found.trusted.value)
+    above = certificates(found.chain.value) if found.chain.value else ()
+    anchors = certificates(found.trusted.value) if found.trusted.value else ()
     if not sent:
         unseen.append(Unseen(found.certificate.value or "the certificate file", "it cannot be read", "root"))
         return server
-    mine = leaf or (sent[0] if sent else None)
-    if mine is None:
-        return server
-    behind = any(material.issued(mine, one) for one in sent[1:])
+    mine = leaf or sent[0]
+    behind = any(material.issued(mine, one) for one in (*sent[1:], *above))
     return replace(
         server,
         issuer_sent=behind,
         issuer_found=behind or any(material.issued(mine, one) for one in anchors),
-        trust=_trust(issuer, (*sent[1:], *anchors), anchors),
-        staple_file=_staple_file(world, found, mine, issuer) if found.file.value and found.on else None,
+        trust=_trust(issuer, (*sent[1:], *above, *anchors), anchors),
+        staple_file=_staple_file(world, found, mine, issuer, instance) if _by_file(found) else None,
     )
+
+
+def _by_file(found: Block) -> bool:
+    return found.on and bool(found.file.value) and not found.fetches
 
 
 def _trust(
@@ -180,7 +214,11 @@ def _trust(
 
 
 def _staple_file(
-    world: World, found: Block, leaf: x509.Certificate, issuer: x509.Certificate | None
+    world: World,
+    found: Block,
+    leaf: x509.Certificate,
+    issuer: x509.Certificate | None,
+    instance: Instance,
 ) -> StapleFile:
     path = found.file.value
     data = read_bounded(Path(path))
@@ -189,85 +227,41 @@ def _staple_file(
     if issuer is None:
         return StapleFile(path, "the issuer is not known, so it was not judged", None)
     changed = datetime.fromtimestamp(Path(path).stat().st_mtime, UTC)
-    return StapleFile(path, "", ocsp.judge(data, leaf, issuer, world.clock.now()), changed)
+    denied = host.denied(instance.master, path) if instance.master is not None else ""
+    return StapleFile(path, "", ocsp.judge(data, leaf, issuer, world.clock.now()), changed, denied)
 
 
-def _changed(instance: Instance) -> str:
-    """Name a file of the configuration that is newer than the workers."""
-    begun = [at for one in nginx.workers(instance) if (at := host.started_at(one)) is not None]
-    if not begun:
+def _changed(files: Sequence[str], loaded: float | None) -> str:
+    """Name a file of the configuration that is newer than what runs."""
+    if loaded is None:
         return ""
-    for path in nginx_stapling.files(instance.config):
+    for path in files:
         try:
-            if Path(path).stat().st_mtime > min(begun) + _AFTER:
+            if Path(path).stat().st_mtime > loaded + _AFTER:
                 return path
         except OSError:
             continue
     return ""
 
 
-# --- its log ---------------------------------------------------------------------------------------------
-
-
-def _log(instance: Instance) -> tuple[tuple[Finding, ...], tuple[Unseen, ...]]:
-    path = nginx.error_log(instance)
-    if path is None:
-        text, unseen = _journal(instance)
-    else:
-        try:
-            with Path(path).open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-                text, unseen = file.read(_TAIL).decode("utf-8", "replace"), ()
-        except OSError as error:
-            return (), (Unseen(f"the log {path}", error.strerror or "unreadable", "root, or the group adm"),)
-    workers = nginx.workers(instance)
-    begun = [at for one in workers if (at := host.started_at(one)) is not None]
-    return nginx.log_findings("\n".join(recent(text, workers, min(begun, default=0.0)))), unseen
-
-
-def _journal(instance: Instance) -> tuple[str, tuple[Unseen, ...]]:
-    unit = host.unit_of(instance.master) if instance.master is not None else None
-    if unit is None:
-        return "", (Unseen("nginx's log", "it does not go to a file", "the place that its output goes to"),)
-    argv = ["journalctl", "--no-pager", "-q", "-o", "cat", "-n", "500", "-u", unit]
-    done = host.run(argv, _JOURNAL_SECONDS)
-    if done.status != 0:
-        return "", (
-            Unseen(f"the journal of {unit}", done.stderr.strip(), "root, or the group systemd-journal"),
-        )
-    return done.stdout, ()
-
-
-def recent(text: str, workers: Sequence[int], begun: float) -> list[str]:
-    """Keep the lines that count since the last load: those of the workers, and those of the load itself."""
-    kept = []
-    for line in text.splitlines():
-        parts = _LINE.search(line)
-        if parts is None:
-            continue
-        if int(parts["pid"]) in workers:
-            kept.append(line)
-            continue
-        at = datetime.strptime(parts["at"], "%Y/%m/%d %H:%M:%S").astimezone().timestamp()
-        if begun - _BEFORE <= at <= begun + _AFTER:
-            kept.append(line)
-    return kept
-
-
 # --- where it stands -------------------------------------------------------------------------------------
 
 
-def place(instance: Instance, doors: Sequence[Door], names: Sequence[Name]) -> Place | Unseen | None:
+def place(
+    instance: Instance, doors: Sequence[Door], names: Sequence[Name], proxy: str
+) -> Place | Unseen | None:
     """Try from the server's namespace and as its user what was reached from here.
 
-    A responder that takes the connection and hangs up was reached: not every one answers this bare request.
+    `proxy` is the way that the server takes, '' for the straight one. A responder that takes the
+    connection and hangs up was reached: not every one answers this bare request.
     """
-    workers = nginx.workers(instance)
+    server = SERVERS.get(instance.kind)
+    workers = (server.workers(instance) if server else ()) or tuple(filter(None, [instance.master]))
     if not workers or not host.differs(workers[0]):
         return None
     tries: list[tuple[str, host.Try]] = []
     for door in doors:
-        if not door.proxy and door.get.code not in (Code.NET_BLOCKED, Code.NET_REFUSED):
+        if door.proxy == proxy and door.reply.code not in (Code.NET_BLOCKED, Code.NET_REFUSED):
             request = f"GET / HTTP/1.0\r\nHost: {door.address}\r\n\r\n".encode()
             tries.append((door.where, host.Try("tcp", door.address, door.port, request)))
     for name in names:

@@ -24,12 +24,13 @@ def bystanders(strands: Sequence[Strand]) -> tuple[Finding, ...]:
         last = strand.last
         if last is None or not is_local(strand.endpoint.address) or strand.good(last):
             continue
-        for program in _listening(strand.endpoint.port):
+        for program in programs(strand.endpoint.port):
             found += _told(strand, program, broken=last.observation.fault is not None)
     return unique(found)
 
 
-def _listening(port: int) -> list[Observed]:
+def programs(port: int) -> list[Observed]:
+    """List the programs that are only looked at and listen on a port of this host."""
     from stapleguard.servers.observed import observed
 
     processes = (host.process(pid) for pid in sorted(host.listeners(port)))

@@ -40,5 +40,5 @@ def check_lineage(world: World, name: str, sources: Sequence[str], timeout: floa
     proof = prove(hurried(world), target, timeout)
     more: list[Finding] = []
     if any(one.code in MISSING | BREAKING for one in proof.findings):
-        more = [*gather(world, found, certificates), *bystanders(proof.strands)]
+        more = [*gather(world, found, certificates, proof.strands), *bystanders(proof.strands)]
     return replace(result_of(world, proof, more), extra={"lineage": name, "mode": found.mode.value})

@@ -13,14 +13,16 @@ from stapleguard.diagnosis import MISSING, Result, Strand
 from stapleguard.diagnosis.facts import Facts, Symptom
 from stapleguard.diagnosis.inference import infer
 from stapleguard.engine import bedside, intake
-from stapleguard.engine.evidence import Case, facts_of
+from stapleguard.engine.bystanders import programs
+from stapleguard.engine.evidence import Case, cases, facts_of
 from stapleguard.engine.look import check_place, hurried
 from stapleguard.engine.proof import Target, prove
 from stapleguard.engine.survey import survey
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, Finding, criticals, find
 from stapleguard.inventory import Place
-from stapleguard.model import Json, Severity, Verdict
+from stapleguard.model import Endpoint, Json, Severity, Verdict
+from stapleguard.servers import Instance
 from stapleguard.wire.fetch import fetch_issuer
 from stapleguard.wire.line import is_local
 from stapleguard.wire.trust import verify_path
@@ -35,23 +37,38 @@ def doctor_place(world: World, place: Place, timeout: float) -> Result:
     strands = looked.strands
     endpoints = [one.endpoint for one in strands]
     local = next((one for one in endpoints if is_local(one.address)), None)
-    instance = bedside.owner(world, local) if local is not None else None
-    if instance is not None:
-        world.say(f"{instance.kind} {instance.version}, {instance.config}, listens there")
+    who = bedside.owner(world, local) if local is not None else bedside.Owner(None)
+    program = next(iter(programs(place.port)), None) if local is not None else None
+    if who.instance is not None:
+        world.say(f"{who.instance.kind} {who.instance.version}, {who.instance.config}, listens there")
+    elif program is not None:
+        world.say(f"{program.name} listens there, which is only looked at: {program.advice}")
     leaf, issuer = _certificate(world, strands)
-    if leaf is None and instance is not None and local is not None:
-        block = bedside.block(instance, local)
-        sent = bedside.certificates(block.certificate.value) if block else ()
-        leaf, issuer = (sent[0], _issuer(world, sent[0], sent[1:])) if sent else (None, None)
-    if leaf is not None and issuer is None and instance is not None and local is not None:
-        block = bedside.block(instance, local)
-        issuer = _issuer(world, leaf, bedside.certificates(block.trusted.value) if block else ())
+    if who.instance is not None and local is not None and (leaf is None or issuer is None):
+        leaf, issuer = _on_disk(world, who.instance, local, leaf)
     asked = f" --sni {place.server_name}" if place.server_name else ""
-    case = Case(f"{place.authority}{asked}", leaf, issuer, strands, instance, local)
-    more = tuple(one for one in looked.findings if one.code in _OF_THE_PLACE)
+    subject = f"{place.authority}{asked}"
+    only_seen = program if who.instance is None else None
+    case = Case(subject, leaf, issuer, strands, who.instance, local, only_seen, who.unseen)
+    codes = _OF_THE_PLACE | (_OF_A_BYSTANDER if only_seen is not None else frozenset())
+    more = tuple(one for one in looked.findings if one.code in codes)
     return _concluded(world, case, more, {})
 
 
+def _on_disk(
+    world: World, instance: Instance, local: Endpoint, leaf: x509.Certificate | None
+) -> tuple[x509.Certificate | None, x509.Certificate | None]:
+    """Take from the server's files what the handshakes did not show."""
+    block, _ = bedside.chart(instance, local, leaf)
+    if block is None:
+        return leaf, None
+    sent = bedside.certificates(block.certificate.value)
+    leaf = leaf or next(iter(sent), None)
+    known = [*sent[1:], *bedside.certificates(block.chain.value), *bedside.certificates(block.trusted.value)]
+    return leaf, _issuer(world, leaf, known) if leaf is not None else None
+
+
+_OF_A_BYSTANDER: Final = frozenset({Code.SERVER_UNSUPPORTED, Code.SERVER_STAPLE_FILE_BAD})
 _OF_THE_PLACE: Final = frozenset({Code.DNS_NAME_NOT_FOUND, Code.SERVED_NODE_DIFFERS})
 
 
@@ -71,15 +88,8 @@ def doctor_lineage(world: World, name: str, sources: Sequence[str], timeout: flo
     world.say(f"handshakes with {', '.join(dict.fromkeys(map(str, found.endpoints)))}")
     target = Target(found.endpoints, tuple(one.expected for one in certificates))
     proof = prove(hurried(world), target, timeout)
-    results = []
-    for one in certificates:
-        mine = tuple(each for each in proof.strands if each.key_type in (None, one.material.facts.key_type))
-        case = Case(name, one.material.leaf, one.issuer, mine, found.instance, found.endpoints[0])
-        results.append(_concluded(world, case, faults, extra))
-    if not results:
-        case = Case(name, None, None, proof.strands, found.instance, found.endpoints[0])
-        results.append(_concluded(world, case, faults, extra))
-    return together(results)
+    cases_of = [case for one in certificates or (None,) for case in cases(name, found, one, proof.strands)]
+    return together([_concluded(world, case, faults, extra) for case in cases_of])
 
 
 def together(results: Sequence[Result]) -> Result:

@@ -57,20 +57,29 @@ def side_by_side(first: Job[_T], second: Job[_U]) -> tuple[_T, _U]:
         return one.result(), other.result()
 
 
-def way(
-    world: World,
-    urls: Sequence[str],
-    leaf: x509.Certificate,
-    issuer: x509.Certificate | None,
-    resolvers: Sequence[str],
-) -> Way:
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How a server goes to its responders: their URLs, the name servers that it asks, and its method."""
+
+    urls: tuple[str, ...]
+    resolvers: tuple[str, ...] = ()
+    method: str = "GET"
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Its own request first, then the other one."""
+        return (self.method, *(one for one in ("GET", "POST") if one != self.method))
+
+
+def way(world: World, leaf: x509.Certificate, issuer: x509.Certificate | None, route: Route) -> Way:
     """Ask for every name, then at every address; in about ten seconds, whatever answers or does not."""
-    hosts = dict.fromkeys(host for url in urls if (host := _host(url)) and not _is_literal(host))
-    names = tuple(at_once([_bound(_name, world, host, resolvers) for host in hosts]))
+    hosts = dict.fromkeys(host for url in route.urls if (host := _host(url)) and not _is_literal(host))
+    names = tuple(at_once([_bound(_name, world, host, route.resolvers) for host in hosts]))
     # Without the issuer the question is a wrong one, but whether somebody answers is told all the same.
     request = ocsp.request(leaf, issuer or leaf)
-    plans = [plan for url in urls for plan in _plans(world, url, names)]
-    doors = tuple(at_once([_bound(_ask, world, plan, request, leaf, issuer) for plan in plans]))
+    plans = [plan for url in route.urls for plan in _plans(world, url, names)]
+    asked = [_bound(_ask, world, plan, request, (leaf, issuer), route.methods) for plan in plans]
+    doors = tuple(at_once(asked))
     dates = {door.where: one.date for door in doors for one in door.replies if one.date is not None}
     return Way(names, doors, tuple(dates.items()))
 
@@ -172,15 +181,21 @@ def _plans(world: World, url: str, names: Sequence[Name]) -> Iterator[_Plan]:
         yield _Plan(url, "", port, ("",), world.config.proxy)
 
 
-def _ask(world: World, plan: _Plan, request: bytes, leaf: x509.Certificate, issuer: x509.Certificate) -> Door:
+def _ask(
+    world: World,
+    plan: _Plan,
+    request: bytes,
+    certified: tuple[x509.Certificate, x509.Certificate | None],
+    methods: Sequence[str],
+) -> Door:
     limit = min(_ASK_SECONDS, world.config.fetch_timeout)
     policy = replace(world.fetch_policy, timeout=limit)
 
     def once(method: str) -> Reply:
         fetched = ocsp_exchange_at(plan.url, plan.address, request, method, policy)
-        return _reply(world, method, fetched, leaf, issuer)
+        return _reply(world, method, fetched, *certified)
 
-    replies = at_once([_bound(once, "GET"), _bound(once, "POST")])
+    replies = at_once([_bound(once, method) for method in methods])
     shown = _host(plan.proxy) if plan.proxy else plan.address
     port = (urlsplit(plan.proxy).port or 80) if plan.proxy else plan.port
     return Door(plan.url, shown, port, tuple(replies), plan.named_by, plan.proxy)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 
 from stapleguard import material
 from stapleguard.diagnosis import Need, Strand, strand_findings
-from stapleguard.diagnosis.facts import Facts, Server, Symptom, Unseen
+from stapleguard.diagnosis.facts import Block, Facts, Symptom, Unseen
 from stapleguard.diagnosis.inference import infer
 from stapleguard.engine import bedside, doors
 from stapleguard.engine.intake import Certificate
@@ -20,17 +18,19 @@ from stapleguard.engine.survey import Survey
 from stapleguard.engine.world import World
 from stapleguard.finding import Code, Finding
 from stapleguard.model import Endpoint
-from stapleguard.servers import Instance, nginx, nginx_stapling
+from stapleguard.servers import STAPLERS, Instance
+from stapleguard.servers.observed import Observed
 
 _MISSING: Final = frozenset({Code.STAPLE_ABSENT, Code.STAPLE_MUST_STAPLE_UNMET})
 _URLS: Final = 3
-_TAIL: Final = 65536
-_LINES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One certificate at one server: where it was looked at, and what is known of it."""
+    """One certificate at one server: where it was looked at, and what is known of it.
+
+    `program` is what listens there, where that is one that is only looked at.
+    """
 
     subject: str
     leaf: x509.Certificate | None
@@ -38,83 +38,73 @@ class Case:
     strands: tuple[Strand, ...]
     instance: Instance | None
     endpoint: Endpoint | None
+    program: Observed | None = None
+    unseen: tuple[Unseen, ...] = ()
 
 
-def gather(world: World, found: Survey, certificates: Sequence[Certificate]) -> list[Finding]:
-    """Find out why what was just proved to be missing is missing; ranked by `diagnosis.cause_of`."""
+def gather(
+    world: World, found: Survey, certificates: Sequence[Certificate], strands: Sequence[Strand]
+) -> list[Finding]:
+    """Find out why what was just proved to be missing is missing; ranked by `diagnosis.cause_of`.
+
+    What the handshakes showed is among it, with the weight that it has beside the cause.
+    """
     findings: list[Finding] = []
     for one in certificates:
         if one.expected.need is not Need.STAPLE:
             continue
-        endpoint = found.endpoints[0] if found.endpoints else None
-        served = (use.instance for use in found.uses if use.running and use.instance.kind == nginx.KIND)
-        instance = next(served, None)
-        case = Case(str(endpoint or "it"), one.material.leaf, one.issuer, (), instance, endpoint)
-        findings += infer(facts_of(world, case))
-    if any(one.expected.need is Need.STAPLE for one in certificates):
-        findings += _other_servers(world, found)
+        for case in cases(str(found.endpoints[0]) if found.endpoints else "it", found, one, strands):
+            if symptom_of(case.strands) is not Symptom.GOOD:
+                findings += infer(facts_of(world, case))
     return findings
 
 
-def _other_servers(world: World, found: Survey) -> list[Finding]:
-    """Read what servers other than nginx say by themselves, in their test and in their log."""
-    findings: list[Finding] = []
-    for use in found.uses:
-        if use.instance.kind == nginx.KIND:
-            continue
-        findings += use.server.log_findings(use.server.test(use.instance, world.config.test_timeout).text)
-        log = use.server.error_log(use.instance)
-        if log:
-            lines = [line for line in _tail(log).splitlines() if str(world.state.root) in line]
-            findings += use.server.log_findings("\n".join(lines[-_LINES:]))
-    return findings
-
-
-def _tail(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-            return file.read(_TAIL).decode("utf-8", "replace")
-    except OSError:
-        return ""
+def cases(
+    subject: str, found: Survey, certificate: Certificate | None, strands: Sequence[Strand]
+) -> Iterator[Case]:
+    """Put together what belongs together: one server, where it listens, and what was seen there."""
+    kind = certificate.material.facts.key_type if certificate else None
+    leaf, issuer = (certificate.material.leaf, certificate.issuer) if certificate else (None, None)
+    mine = [one for one in strands if kind is None or one.key_type in (None, kind)]
+    for use in found.uses or (None,):
+        places = [one for one in found.endpoints if use is not None and use.listens(one)]
+        places = places or [*found.endpoints]
+        there = tuple(one for one in mine if one.endpoint in places)
+        instance = use.instance if use is not None else None
+        yield Case(subject, leaf, issuer, there or tuple(mine), instance, next(iter(places), None))
 
 
 def facts_of(world: World, case: Case) -> Facts:
     """Look at everything, side by side."""
-    unseen: list[Unseen] = []
-    leaf = case.leaf
+    leaf, instance = case.leaf, case.instance
     urls = material.leaf_facts(leaf).ocsp_urls[:_URLS] if leaf is not None else ()
-    block = bedside.block(case.instance, case.endpoint) if case.instance and case.endpoint else None
-    asked = (block.responder.value,) if block and block.responder.value else urls
-    resolvers = nginx_stapling.resolvers(block) if block else ()
-    server: Server | None = None
+    block, blind = bedside.chart(instance, case.endpoint, leaf) if instance else (None, ())
 
     def way() -> doors.Way:
-        if leaf is None or not asked:
+        if leaf is None:
             return doors.Way((), (), ())
-        return doors.way(world, asked, leaf, case.issuer, resolvers)
+        return doors.way(_as_the_server(world, block), leaf, case.issuer, _route(instance, block, urls))
 
     def side() -> bedside.Bedside | None:
-        if case.instance is None:
+        if instance is None:
             return None
-        return bedside.look_at(world, case.instance, case.endpoint, leaf, case.issuer)
+        return bedside.look_at(world, instance, block, leaf, case.issuer)
 
     found, seen = _both(way, side)
-    if seen is not None:
-        server, unseen = seen.server, [*unseen, *seen.unseen]
+    unseen = [*case.unseen, *blind, *(seen.unseen if seen else ())]
+    server = seen.server if seen else None
+    if case.program is not None:
+        server = bedside.bystander(case.program, case.endpoint)
     if leaf is not None and urls and case.issuer is None:
-        unseen.append(
-            Unseen(
-                "the responder's answer", "the issuer is not known, so no question can be asked", "--ca-file"
-            )
-        )
+        why = "the issuer is not known, so no question can be asked"
+        unseen.append(Unseen("the responder's answer", why, "--ca-file"))
     symptom = symptom_of(case.strands)
-    if server is not None and case.instance is not None and symptom is not Symptom.GOOD:
-        place = bedside.place(case.instance, found.doors, found.names)
+    if seen is not None and instance is not None and symptom is not Symptom.GOOD:
+        place = bedside.place(instance, found.doors, found.names, block.proxy.value if block else "")
         if isinstance(place, Unseen):
             unseen.append(place)
         elif place is not None:
-            server = replace(server, place=place)
+            server = replace(seen.server, place=place)
     handshakes = tuple(one for strand in case.strands for one in strand_findings(strand))
     return Facts(
         case.subject,
@@ -128,6 +118,22 @@ def facts_of(world: World, case: Case) -> Facts:
         tuple(unseen),
         found.dates,
     )
+
+
+def _route(instance: Instance | None, block: Block | None, urls: Sequence[str]) -> doors.Route:
+    """How the server would go: to which URLs, by whose addresses, with which request."""
+    stapler = STAPLERS.get(instance.kind) if instance else None
+    if instance is None or block is None or stapler is None:
+        return doors.Route(tuple(urls))
+    forced = (block.responder.value,) if block.responder.value else tuple(urls)
+    return doors.Route(forced, stapler.resolvers(instance, block), stapler.MANNER.method)
+
+
+def _as_the_server(world: World, block: Block | None) -> World:
+    """Go through the server's own proxy where it has one."""
+    if block is None or not block.proxy.value:
+        return world
+    return replace(world, config=replace(world.config, proxy=block.proxy.value))
 
 
 def _both(

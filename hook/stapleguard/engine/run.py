@@ -46,6 +46,8 @@ class Run:
     before: tuple[Strand, ...] = ()
     target_override: Target | None = None
     leaving: frozenset[int] = frozenset()
+    held: bool = False
+    """The previous generation stays, and the renewal waits in the queue until somebody mends something."""
     came_from: tuple[str, ...] = ()
     """Where the certificates came from at first, where they were read from a generation of ours."""
 

@@ -2,7 +2,8 @@
 
 The only room that starts programs and the only one that reads the clock. `clock` is the two kinds
 of time, `commands` the programs that we run, `proc` what the kernel tells about those that run
-already, `journal` the way to journald, `systemd` the way to the system manager.
+already, `network` the namespaces that they are in, `journal` the way to journald, `systemd` the way to
+the system manager.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from stapleguard.host.clock import Clock, SystemClock, draw
 from stapleguard.host.commands import PATH, Child, Completed, run, signalled, with_bind
 from stapleguard.host.control import control
 from stapleguard.host.journal import Delivery, journal_send
+from stapleguard.host.network import Network, free_ports, may_change_user, network_of
 from stapleguard.host.proc import (
     Process,
     accepted,
     children,
+    denied,
     environment,
     holders,
     is_fork,
@@ -23,6 +26,7 @@ from stapleguard.host.proc import (
     listeners_among,
     listening,
     named,
+    output_of,
     owners,
     process,
     processes,
@@ -40,6 +44,7 @@ __all__ = [
     "Clock",
     "Completed",
     "Delivery",
+    "Network",
     "Process",
     "SystemClock",
     "Timer",
@@ -50,16 +55,21 @@ __all__ = [
     "booted",
     "children",
     "control",
+    "denied",
     "differs",
     "draw",
     "environment",
+    "free_ports",
     "holders",
     "is_fork",
     "journal_send",
     "listeners",
     "listeners_among",
     "listening",
+    "may_change_user",
     "named",
+    "network_of",
+    "output_of",
     "owners",
     "process",
     "processes",

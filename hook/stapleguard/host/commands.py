@@ -258,14 +258,16 @@ class Child:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
 
-    def stop(self, timeout: float) -> int:
-        """End it: SIGQUIT, after `timeout` seconds SIGTERM, after as many again SIGKILL; then its status.
+    def stop(
+        self, timeout: float, asking: Sequence[signal.Signals] = (signal.SIGQUIT, signal.SIGTERM)
+    ) -> int:
+        """End it: ask by one signal after the other, each for `timeout` seconds, then SIGKILL; its status.
 
         What is left of its process group is killed in any case.
         """
         if self._process.returncode is None:
             try:
-                for number in (signal.SIGQUIT, signal.SIGTERM):
+                for number in asking:
                     os.kill(self.pid, number)  # a zombie takes it without complaint
                     if self._ends_within(timeout):
                         break

@@ -100,6 +100,31 @@ def working_directory(pid: int) -> str | None:
     return _link(pid, "cwd")
 
 
+def denied(pid: int, path: str) -> str:
+    """Name the user of a process where its user and groups may not read a file; '' where they may."""
+    try:
+        status = _status(pid)
+        uid, groups = int(status["Uid"].split()[1]), {status["Gid"].split()[1], *status["Groups"].split()}
+        real = Path(path).resolve()
+        allowed = all(_may(one, uid, groups, 0o1) for one in real.parents) and _may(real, uid, groups, 0o4)
+    except (OSError, KeyError):
+        return ""
+    return "" if uid == 0 or allowed else f"uid {uid}"
+
+
+def _may(path: Path, uid: int, groups: set[str], wanted: int) -> bool:
+    """Whether the mode of a file allows it; lists of access rights are not read."""
+    seen = path.stat()
+    shift = 6 if seen.st_uid == uid else 3 if str(seen.st_gid) in groups else 0
+    return bool(seen.st_mode >> shift & wanted)
+
+
+def output_of(pid: int) -> str | None:
+    """The file that a process's standard error goes to, None when that is no file or not ours to know."""
+    path = _link(pid, "fd/2")
+    return path if path is not None and Path(path).is_file() else None
+
+
 def environment(pid: int) -> dict[str, str]:
     """Return the environment that a process was started with; empty when that is not ours to know."""
     try:

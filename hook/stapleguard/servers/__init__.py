@@ -1,6 +1,7 @@
 """Web servers: how each is found, tested, reloaded, told what to serve, and understood.
 
-A new server is one module with what `Server` asks for, and one line in `SERVERS`.
+A new server is one module with what `Server` asks for, and one line in `SERVERS`; one that the doctor can
+read has another with what `Stapler` asks for, and one line in `STAPLERS`.
 """
 
 from __future__ import annotations
@@ -9,21 +10,36 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from stapleguard.servers import apache, haproxy, lighttpd, nginx
+from stapleguard.servers import (
+    apache,
+    apache_stapling,
+    haproxy,
+    haproxy_stapling,
+    lighttpd,
+    lighttpd_stapling,
+    nginx,
+    nginx_stapling,
+)
 from stapleguard.servers.commanded import Commanded
 from stapleguard.servers.words import (
+    Account,
     ConfigOutcome,
     ConfigTest,
     Include,
     Instance,
     Server,
     Site,
+    Stage,
+    Stapler,
     Stapling,
+    Understudy,
     Update,
 )
 
 __all__ = [
     "SERVERS",
+    "STAPLERS",
+    "Account",
     "Commanded",
     "ConfigOutcome",
     "ConfigTest",
@@ -31,7 +47,10 @@ __all__ = [
     "Instance",
     "Server",
     "Site",
+    "Stage",
+    "Stapler",
     "Stapling",
+    "Understudy",
     "Update",
 ]
 
@@ -39,3 +58,13 @@ _KINDS: Final[tuple[Server, ...]] = (nginx, apache, haproxy, lighttpd)
 
 SERVERS: Final[Mapping[str, Server]] = MappingProxyType({one.KIND: one for one in _KINDS})
 """Every kind of server by its name."""
+
+STAPLERS: Final[Mapping[str, Stapler]] = MappingProxyType(
+    {
+        apache.KIND: apache_stapling,
+        haproxy.KIND: haproxy_stapling,
+        lighttpd.KIND: lighttpd_stapling,
+        nginx.KIND: nginx_stapling,
+    }
+)
+"""What the doctor reads of each, by the same name."""

@@ -16,7 +16,7 @@ from typing import Final
 from stapleguard import host
 from stapleguard.finding import Code, Finding, find
 from stapleguard.host import Completed, Process
-from stapleguard.servers import apache_config
+from stapleguard.servers import apache_config, apache_understudy
 from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.log import Fault, read_log
 from stapleguard.servers.running import masters, meant, program
@@ -27,7 +27,9 @@ from stapleguard.servers.words import (
     Include,
     Instance,
     Site,
+    Stage,
     Stapling,
+    Understudy,
     Update,
 )
 
@@ -81,7 +83,7 @@ def instances(binary: str | None = None, config: str | None = None) -> tuple[Ins
 
 def sites(instance: Instance, state_dir: str) -> tuple[Site, ...]:
     """Read the virtual hosts that present certificates; see `apache_config.sites`."""
-    return apache_config.sites(_load(instance, state_dir), _build(instance.binary)["HTTPD_ROOT"])
+    return apache_config.sites(load(instance, state_dir), _build(instance.binary)["HTTPD_ROOT"])
 
 
 def takes(instance: Instance | None, sites: Sequence[Site], certificates: int) -> frozenset[Stapling]:
@@ -92,7 +94,7 @@ def takes(instance: Instance | None, sites: Sequence[Site], certificates: int) -
 
 def faults(instance: Instance, sites: Sequence[Site]) -> tuple[Finding, ...]:
     """Say when there is no SSLStaplingCache: then it does not start, though `-t` says Syntax OK."""
-    if not any(site.guards for site in sites) or _load(instance, "/nonexistent").cached:
+    if not any(site.guards for site in sites) or load(instance).cached:
         return ()
     text = (
         "SSLUseStapling is on, but there is no SSLStaplingCache: at its next restart Apache would not start"
@@ -116,6 +118,11 @@ def test_candidate(
     argv = ["/usr/bin/env", *variables, instance.binary, "-t", *instance.arguments]
     done = host.with_bind(candidate_include, live_include, argv, timeout)
     return None if done is None else _judge(done)
+
+
+def understudy(instance: Instance, stage: Stage) -> Understudy | None:
+    """Compose a private Apache; see `apache_understudy`."""
+    return apache_understudy.compose(instance, stage, load(instance), _environment(instance))
 
 
 def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:
@@ -149,11 +156,18 @@ leaving = workers
 
 def error_log(instance: Instance) -> str | None:
     """Path of the main server's ErrorLog, None when that is not a file."""
-    given = _load(instance, "/nonexistent").main.first("errorlog")
-    if given.startswith(("|", "syslog")) or given == "":
-        return None
-    root = _load(instance, "/nonexistent").main.first("serverroot") or _build(instance.binary)["HTTPD_ROOT"]
-    return str(Path(root, given))
+    config = load(instance)
+    return log_path(instance, config, config.main.first("errorlog"))
+
+
+def log_path(instance: Instance, config: apache_config.Config, given: str) -> str | None:
+    """Return the path that the value of an ErrorLog means, None when that is not a file."""
+    return None if given.startswith(("|", "syslog")) or given == "" else absolute(instance, config, given)
+
+
+def absolute(instance: Instance, config: apache_config.Config, path: str) -> str:
+    """Return a path of the configuration as Apache takes it."""
+    return str(Path(config.main.first("serverroot") or _build(instance.binary)["HTTPD_ROOT"], path))
 
 
 def line(live: str) -> str:
@@ -208,7 +222,8 @@ def _judge(done: Completed) -> ConfigTest:
     return ConfigTest(outcome, refusals or ("no reason given",), (), text)
 
 
-def _load(instance: Instance, state_dir: str) -> apache_config.Config:
+def load(instance: Instance, state_dir: str = "/nonexistent") -> apache_config.Config:
+    """Read its configuration; `state_dir` is where our generations are."""
     build, options = _build(instance.binary), _options(instance.arguments)
     defined = [value for letter, value in options if letter == "D"]
     root = next((value for letter, value in options if letter == "d"), build["HTTPD_ROOT"])

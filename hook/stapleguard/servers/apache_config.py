@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from os.path import realpath
 from pathlib import Path
 from typing import Final
@@ -26,14 +27,28 @@ _WILD: Final = re.compile(r"[*?\[]")
 _OPEN: Final = re.compile(r"<(\w+)\s*(.*?)>?\s*$")
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One directive as it stands in a file, with FILE:LINE; the name is in lower case."""
+
+    name: str
+    words: tuple[str, ...]
+    where: str
+
+
 @dataclass
 class Scope:
-    """The directives of one virtual host, or of the main server, each by its lower-case name."""
+    """The directives of one virtual host, or of the main server, each by its lower-case name.
+
+    `places` has FILE:LINE of the last of each, `written` all of them in their order.
+    """
 
     where: str
     addresses: tuple[str, ...] = ()
     directives: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
     guards: list[str] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
 
     def all(self, name: str) -> list[tuple[str, ...]]:
         """Return the arguments of each such directive here."""
@@ -55,6 +70,11 @@ class Config:
 
     main: Scope
     hosts: tuple[Scope, ...]
+    files: tuple[str, ...]
+
+    def place(self, scope: Scope, name: str) -> str:
+        """Return where that stands which is in force in a scope, '' where it is a default."""
+        return (scope if scope.first(name) else self.main).places.get(name, "")
 
     def value(self, scope: Scope, name: str) -> str:
         """Return what is in force in a scope."""
@@ -81,6 +101,7 @@ class _Reader:
         self.main = Scope("")
         self.scope = self.main
         self.hosts: list[Scope] = []
+        self.files: list[str] = []
         self.skipped = 0
         """How deep we are within a condition that does not hold, or a section that is not of the server."""
 
@@ -94,6 +115,7 @@ class _Reader:
             return  # as ours before the first deploy; the server's own test tells of others
         if depth > _DEPTH:
             return
+        self.files.append(str(path))
         number, held = 0, ""
         for line in text.splitlines():
             number += 1
@@ -111,7 +133,7 @@ class _Reader:
         elif text.startswith("<"):
             self._open(text, where)
         elif not self.skipped:
-            self._directive(text, depth)
+            self._directive(text, where, depth)
 
     def _open(self, text: str, where: str) -> None:
         match = _OPEN.match(text)
@@ -136,7 +158,7 @@ class _Reader:
         elif name == "virtualhost":
             self.scope = self.main
 
-    def _directive(self, text: str, depth: int) -> None:
+    def _directive(self, text: str, where: str, depth: int) -> None:
         name, *words = self._words(text) or [""]
         name = name.lower()
         if name in ("include", "includeoptional") and words:
@@ -151,6 +173,8 @@ class _Reader:
             self.root = words[0]
         elif name:
             self.scope.directives.setdefault(name, []).append(tuple(words))
+            self.scope.places[name] = where
+            self.scope.written.append(Written(name, tuple(words), where))
 
     def _words(self, text: str) -> list[str]:
         known = _VARIABLE.sub(lambda match: self.values.get(match[1], match[0]), text)
@@ -176,7 +200,7 @@ def load(
     """Read the main configuration file and all that it includes."""
     reader = _Reader(root, defined, environment, realpath(f"{state_dir}/live"))
     reader.read(Path(config))
-    return Config(reader.main, tuple(reader.hosts))
+    return Config(reader.main, tuple(reader.hosts), tuple(dict.fromkeys(reader.files)))
 
 
 def sites(config: Config, root: str) -> tuple[Site, ...]:
@@ -189,11 +213,38 @@ def sites(config: Config, root: str) -> tuple[Site, ...]:
     return tuple(found)
 
 
+def host_for(config: Config, address: str, port: int, name: str) -> Scope | None:
+    """Find what answers a name at an address, as httpd chooses it.
+
+    The hosts of that very address go before those of every address; of them the first that has the name,
+    else the first. Without any the main server answers, if it listens there.
+    """
+    exact = [one for one in config.hosts if _is_at(one, port, {address})]
+    here = exact or [one for one in config.hosts if _is_at(one, port, {"*", "_default_"})]
+    wanted = name.lower().rstrip(".")
+    for one in here if wanted else ():
+        if any(fnmatchcase(wanted, given.lower()) for given in _names(one)):
+            return one
+    if here:
+        return here[0]
+    listens = any(number == port for _, number in _listens(config.main, config))
+    return config.main if listens and config.main.first("sslcertificatefile") else None
+
+
+def _is_at(scope: Scope, port: int, addresses: Set[str]) -> bool:
+    places = (_split(text) if ":" in text else (text, None) for text in scope.addresses)
+    return any(host in addresses and number in (None, port) for host, number in places)
+
+
+def _names(scope: Scope) -> tuple[str, ...]:
+    given = [*scope.all("servername")[-1:], *scope.all("serveralias")]
+    return tuple(_hostname(word) for words in given for word in words)
+
+
 def _site(scope: Scope, config: Config, root: str) -> Site:
-    names = [*scope.all("servername")[-1:], *scope.all("serveralias")]
     trusted = config.value(scope, "sslcacertificatefile")
     return Site(
-        names=tuple(_hostname(word) for words in names for word in words),
+        names=_names(scope),
         listens=tuple(dict.fromkeys(_listens(scope, config))),
         certificates=tuple(str(Path(root, words[0])) for words in scope.all("sslcertificatefile") if words),
         variable=False,

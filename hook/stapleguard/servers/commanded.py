@@ -17,7 +17,9 @@ from stapleguard.servers.words import (
     Include,
     Instance,
     Site,
+    Stage,
     Stapling,
+    Understudy,
     Update,
 )
 
@@ -90,6 +92,11 @@ class Commanded:
     ) -> ConfigTest | None:
         """Nothing: it is tested after publishing."""
         del instance, candidate_include, live_include, timeout
+        return None
+
+    def understudy(self, instance: Instance, stage: Stage) -> Understudy | None:
+        """Nothing: how to start another one is not known."""
+        del instance, stage
         return None
 
     def update(self, instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:

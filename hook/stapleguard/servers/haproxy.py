@@ -18,7 +18,7 @@ from typing import Final
 from stapleguard import host
 from stapleguard.finding import Code, Finding
 from stapleguard.host import Completed, Process
-from stapleguard.servers import haproxy_config
+from stapleguard.servers import haproxy_config, haproxy_understudy
 from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.log import Fault, read_log
 from stapleguard.servers.running import installed, masters, meant, program
@@ -29,7 +29,9 @@ from stapleguard.servers.words import (
     Include,
     Instance,
     Site,
+    Stage,
     Stapling,
+    Understudy,
     Update,
 )
 
@@ -68,7 +70,7 @@ def instances(binary: str | None = None, config: str | None = None) -> tuple[Ins
 
 def sites(instance: Instance, state_dir: str) -> tuple[Site, ...]:
     """Read the `bind` lines that present certificates; see `haproxy_config.sites`."""
-    return haproxy_config.sites(_configs(instance), state_dir)
+    return haproxy_config.sites(configs(instance), state_dir)
 
 
 def takes(instance: Instance | None, sites: Sequence[Site], certificates: int) -> frozenset[Stapling]:
@@ -103,13 +105,18 @@ def test_candidate(
     return None if done is None else _judge(done)
 
 
+def understudy(instance: Instance, stage: Stage) -> Understudy | None:
+    """Compose a private HAProxy; see `haproxy_understudy`."""
+    return haproxy_understudy.compose(instance, stage, configs(instance))
+
+
 def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:
     """Replace certificate, issuer and staple in memory by those on the disk, in one transaction.
 
     Only where the running crt-list is the one on the disk, and does not update by itself: what memory
     holds then is what a reload would read. RELOAD whenever HAProxy says anything unexpected.
     """
-    socket = _socket(instance, timeout)
+    socket = admin_socket(instance, timeout)
     bundles = sorted(Path(live).glob("bundle*.pem"))
     if socket is None or not bundles or not _same_list(socket, sites, live, timeout):
         return Update.RELOAD
@@ -162,10 +169,10 @@ def _same_list(socket: str, sites: Sequence[Site], live: str, timeout: float) ->
     return wanted == runs and not any("ocsp-update" in word for words in wanted for word in words)
 
 
-def _socket(instance: Instance, timeout: float) -> str | None:
+def admin_socket(instance: Instance, timeout: float) -> str | None:
     """Find the admin socket of the very process that accepts."""
     accepting = set(workers(instance))
-    for path in haproxy_config.admin_sockets(_configs(instance)):
+    for path in haproxy_config.admin_sockets(configs(instance)):
         said = host.control(path, b"show info\n", timeout) or ""
         pid = re.search(r"^Pid: (\d+)$", said, re.MULTILINE)
         if pid and accepting == {int(pid[1])}:
@@ -275,7 +282,8 @@ def _running(master: Process) -> Instance | None:
     return Instance(KIND, binary, configs[0], arguments, _version(binary), master.pid)
 
 
-def _configs(instance: Instance) -> tuple[str, ...]:
+def configs(instance: Instance) -> tuple[str, ...]:
+    """The files and directories of its configuration."""
     return instance.arguments[1::2]
 
 

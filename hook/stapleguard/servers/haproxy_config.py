@@ -30,24 +30,45 @@ _FIRST_UPDATING: Final = (2, 8)
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class Line:
+    """One line of a section, with FILE:LINE; `title` is the section's own name."""
+
     section: str
+    title: str
     words: tuple[str, ...]
     where: str
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One certificate of a `bind` line: its path, the options between brackets, the names that choose it."""
+
+    path: str
+    options: tuple[str, ...]
+    names: tuple[str, ...]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One `bind` line with its certificates."""
+
+    where: str
+    entries: tuple[Entry, ...]
+
+
 def sites(configs: Sequence[str], state_dir: str) -> tuple[Site, ...]:
     """Read every `bind` line with `ssl` that names certificates."""
-    lines = tuple(_lines(configs))
-    base = next((one.words[1] for one in lines if one.words[0] == "crt-base" and len(one.words) > 1), "")
-    found = (_site(one, base, state_dir) for one in lines if one.section in _BOUND and one.words[0] == "bind")
+    every = tuple(lines(configs))
+    base = _base(every)
+    found = (_site(one, base, state_dir) for one in every if one.section in _BOUND and one.words[0] == "bind")
     return tuple(site for site in found if site is not None)
 
 
 def admin_sockets(configs: Sequence[str]) -> tuple[str, ...]:
     """List the paths of the `stats socket` lines of level admin."""
     found: list[str] = []
-    for one in _lines(configs):
+    for one in lines(configs):
         if one.section == "global" and one.words[:2] == ("stats", "socket") and len(one.words) > 2:
             options = one.words[3:]
             level = options[options.index("level") + 1 :][:1] if "level" in options else ()
@@ -63,18 +84,77 @@ def may_update(version: str) -> bool:
     return all(part.isdigit() for part in parts[:2]) and tuple(map(int, parts[:2])) >= _FIRST_UPDATING
 
 
-def _lines(configs: Sequence[str]) -> Iterator[_Line]:
+def bound(configs: Sequence[str], address: str, port: int) -> Bound | None:
+    """Find the `bind` line with certificates that listens at an address, the exact one before the others."""
+    every = tuple(lines(configs))
+    base = _base(every)
+    binds = [
+        one
+        for one in every
+        if one.section in _BOUND and one.words[0] == "bind" and len(one.words) > 1 and "ssl" in one.words[2:]
+    ]
+    for exact in (True, False):
+        for one in binds:
+            for host, number in _listens(one.words[1]):
+                if number == port and (host == address or not exact):
+                    return Bound(one.where, tuple(_entries(one, base)))
+    return None
+
+
+def _entries(line: Line, base: str) -> Iterator[Entry]:
+    for option, value in pairwise(line.words):
+        if option == "crt":
+            for path in _certificates(Path(base, value), option, base):
+                yield Entry(path, line.words, (), line.where)
+        elif option == "crt-list":
+            for number, text in enumerate(_read(Path(value)).splitlines(), 1):
+                inside, around = _bracketed(text)
+                if around:
+                    yield Entry(str(Path(base, around[0])), inside, around[1:], f"{value}:{number}")
+
+
+def _bracketed(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split a line of a crt-list into its options and the other words."""
+    before, opened, rest = text.partition("[")
+    if not opened or before.lstrip().startswith("#"):
+        return (), _words(text)
+    inside, _, after = rest.partition("]")
+    return _words(inside), (*_words(before), *_words(after))
+
+
+def value_of(configs: Sequence[str], keyword: str) -> tuple[tuple[str, ...], str]:
+    """Return the words of a global line behind its keyword, and where it stands; nothing without one."""
+    for one in lines(configs):
+        if one.section == "global" and one.words[0] == keyword:
+            return one.words[1:], one.where
+    return (), ""
+
+
+def files(configs: Sequence[str]) -> tuple[str, ...]:
+    """Every file that the configuration is made of, with its lists of certificates."""
+    found = [str(path) for config in configs for path in _files(config)]
+    for one in lines(configs):
+        found += [value for option, value in pairwise(one.words) if option == "crt-list"]
+    return tuple(dict.fromkeys(found))
+
+
+def _base(every: Sequence[Line]) -> str:
+    return next((one.words[1] for one in every if one.words[0] == "crt-base" and len(one.words) > 1), "")
+
+
+def lines(configs: Sequence[str]) -> Iterator[Line]:
+    """Read every line that is in a section."""
     for config in configs:
         for path in _files(config):
-            section = ""
+            section = title = ""
             for number, text in enumerate(_read(path).splitlines(), 1):
                 words = _words(text)
                 if not words:
                     continue
                 if words[0] in _SECTIONS:
-                    section = words[0]
+                    section, title = words[0], words[1] if len(words) > 1 else ""
                 else:
-                    yield _Line(section, words, f"{path}:{number}")
+                    yield Line(section, title, words, f"{path}:{number}")
 
 
 def _files(config: str) -> list[Path]:
@@ -98,7 +178,7 @@ def _words(text: str) -> tuple[str, ...]:
         return tuple(text.split())
 
 
-def _site(line: _Line, base: str, state_dir: str) -> Site | None:
+def _site(line: Line, base: str, state_dir: str) -> Site | None:
     words = line.words
     if "ssl" not in words[2:]:
         return None

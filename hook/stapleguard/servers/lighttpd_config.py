@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import realpath
 from pathlib import Path
@@ -35,13 +35,17 @@ _TOKEN: Final = re.compile(
 
 @dataclass
 class _Block:
-    """The directives of one condition; `include` has what it includes from a generation of ours."""
+    """The directives of one condition; `guards` are the lineages that it includes from generations of ours.
+
+    `places` has FILE:LINE of each directive.
+    """
 
     where: str
     kind: str = ""
     value: str = ""
     parent: _Block | None = None
     values: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
     guards: list[str] = field(default_factory=list)
 
     def get(self, name: str) -> str:
@@ -52,6 +56,13 @@ class _Block:
                 return block.values[name]
             block = block.parent
         return ""
+
+    def place(self, name: str) -> str:
+        """Return where that stands which is in force."""
+        block: _Block | None = self
+        while block is not None and name not in block.values:
+            block = block.parent
+        return block.places.get(name, "") if block is not None else ""
 
     def is_in(self, kind: str) -> _Block | None:
         """Return the innermost condition of a kind that this one is in."""
@@ -68,6 +79,7 @@ class _Reader:
         self.root = _Block(config)
         self.blocks = [self.root]
         self.variables: dict[str, str] = {}
+        self.files: list[str] = []
 
     def read(self, path: Path, block: _Block, depth: int = 0) -> None:
         """Read a file into a block; a missing one is passed over, as ours is before the first deploy."""
@@ -78,6 +90,7 @@ class _Reader:
         except OSError:
             return
         if depth < _DEPTH:
+            self.files.append(str(path))
             self._statements(list(_tokens(text, str(path))), block, depth)
 
     def _statements(self, tokens: list[tuple[str, str, str]], block: _Block, depth: int) -> None:
@@ -96,6 +109,7 @@ class _Reader:
                 if text.startswith("var."):
                     self.variables[text] = value
                 block.values[text] = value
+                block.places[text] = where
 
     def _condition(self, tokens: list[tuple[str, str, str]], text: str, where: str, block: _Block) -> _Block:
         sign, value = (tokens.pop(0)[1] if tokens else ""), self._value(tokens)
@@ -159,6 +173,38 @@ def sites(config: str, state_dir: str) -> tuple[Site, ...]:
     reader.read(Path(config), reader.root)
     found = (_site(block, reader) for block in reader.blocks)
     return tuple(site for site in found if site is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What answers at one place: each directive asked for, as (value, FILE:LINE); ('', '') without any."""
+
+    where: str
+    directives: Mapping[str, tuple[str, str]]
+
+
+def presented(config: str, address: str, port: int, name: str, wanted: Sequence[str]) -> Presented | None:
+    """Find the block that answers a name at an address, and what is in force there."""
+    reader = _Reader(config, "/nonexistent")
+    reader.read(Path(config), reader.root)
+    with_pem = [block for block in reader.blocks if "ssl.pemfile" in block.values]
+    places = [(block, {*_listens(block, reader)}) for block in with_pem]
+    here = [block for block, found in places if (address, port) in found]
+    # An address that no socket names is one of every address.
+    here = here or [block for block, found in places if port in {number for _, number in found}]
+    hosts = [(block, block.is_in('$HTTP["host"]')) for block in here]
+    mine = [block for block, host in hosts if host is not None and name and host.value == name]
+    plain = [block for block, host in hosts if host is None]
+    for block in (*mine, *plain):
+        return Presented(block.where, {one: (block.get(one), block.place(one)) for one in wanted})
+    return None
+
+
+def files(config: str) -> tuple[str, ...]:
+    """Every file that the configuration is made of."""
+    reader = _Reader(config, "/nonexistent")
+    reader.read(Path(config), reader.root)
+    return tuple(dict.fromkeys(reader.files))
 
 
 def error_log(config: str) -> str | None:

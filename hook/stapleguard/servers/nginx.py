@@ -14,7 +14,7 @@ from stapleguard import host
 from stapleguard.finding import Code, Finding, find
 from stapleguard.host import Completed, Process
 from stapleguard.model import StapleguardError
-from stapleguard.servers import nginx_config
+from stapleguard.servers import nginx_config, nginx_understudy
 from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.nginx_log import LOG_FAULTS, log_findings
 from stapleguard.servers.running import meant, ours
@@ -25,7 +25,9 @@ from stapleguard.servers.words import (
     Include,
     Instance,
     Site,
+    Stage,
     Stapling,
+    Understudy,
     Update,
 )
 
@@ -46,6 +48,7 @@ __all__ = [
     "takes",
     "test",
     "test_candidate",
+    "understudy",
     "update",
     "workers",
 ]
@@ -67,12 +70,13 @@ _NOT_IN_PATHS: Final = re.compile(r"[\x00-\x1f\x7f\"'$\\]")
 
 @dataclass(frozen=True, slots=True)
 class _Build:
-    """What a binary was compiled with: paths as given to ./configure."""
+    """What a binary was compiled with: paths as given to ./configure, and the modules it is without."""
 
     version: str
     prefix: str
     config: str
     error_log: str
+    without: frozenset[str]
 
 
 def instances(binary: str | None = None, config: str | None = None) -> tuple[Instance, ...]:
@@ -134,6 +138,11 @@ def test_candidate(
     argv = [instance.binary, "-t", *instance.arguments]
     done = host.with_bind(candidate_include, live_include, argv, timeout)
     return None if done is None else _judge(done)
+
+
+def understudy(instance: Instance, stage: Stage) -> Understudy | None:
+    """Compose a private nginx of the blocks in `http`; see `nginx_understudy`."""
+    return nginx_understudy.compose(instance, stage, _build(instance.binary).without)
 
 
 def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:
@@ -339,4 +348,5 @@ def _build(binary: str) -> _Build:
         options.get("prefix", "/usr/local/nginx"),
         options.get("conf-path", "conf/nginx.conf"),
         options.get("error-log-path", "logs/error.log"),
+        frozenset(re.findall(r"--without-http_(\w+)_module", given[1] if given else "")),
     )

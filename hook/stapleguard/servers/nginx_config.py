@@ -45,13 +45,13 @@ class _Payload(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class _Directive:
+class Directive:
     """One directive where it takes effect; what an include brought in follows it at the same level."""
 
     name: str
     arguments: tuple[str, ...]
     where: str
-    block: tuple[_Directive, ...] = ()
+    block: tuple[Directive, ...] = ()
     included: tuple[str, ...] = ()
 
 
@@ -94,14 +94,29 @@ class ServerBlock:
     listens: tuple[tuple[str, int], ...]
     default: bool
     where: str
-    _server: _Directive
-    _context: _Directive
+    _server: Directive
+    _context: Directive
 
-    def value(self, name: str) -> _Directive | None:
+    def value(self, name: str) -> Directive | None:
         """Return the directive in force, of the innermost level that has one."""
         return next(iter(self.values(name)), None)
 
-    def values(self, name: str) -> tuple[_Directive, ...]:
+    @property
+    def own(self) -> tuple[Directive, ...]:
+        """What stands in the block itself, includes resolved."""
+        return self._server.block
+
+    @property
+    def around(self) -> tuple[Directive, ...]:
+        """What stands beside it and is inherited."""
+        return self._context.block
+
+    @property
+    def context(self) -> str:
+        """http, stream or mail."""
+        return self._context.name
+
+    def values(self, name: str) -> tuple[Directive, ...]:
         """Return all of them, where a directive may be repeated."""
         for level in (self._server, self._context):
             given = tuple(one for one in level.block if one.name == name)
@@ -146,6 +161,11 @@ def absolute(path: str, config: str) -> str:
     return _absolute(path, config)
 
 
+def main_level(config: str) -> tuple[Directive, ...]:
+    """List the directives outside of every block."""
+    return tuple(one for one in _load(config) if not one.block)
+
+
 def main_error_log(config: str) -> str | None:
     """Value of the first error_log of the main level, None when there is none.
 
@@ -158,7 +178,7 @@ def main_error_log(config: str) -> str | None:
 
 
 def _site(
-    server: _Directive, context: _Directive, listens: Sequence[_Listen], config: str, state_dir: str
+    server: Directive, context: Directive, listens: Sequence[_Listen], config: str, state_dir: str
 ) -> Site:
     def value(name: str) -> str | None:
         given = _effective(server, context, name)
@@ -187,7 +207,7 @@ def _site(
     )
 
 
-def _effective(server: _Directive, context: _Directive, name: str) -> list[tuple[str, ...]]:
+def _effective(server: Directive, context: Directive, name: str) -> list[tuple[str, ...]]:
     """Arguments of each such directive at the innermost level that has any: nginx never adds levels up."""
     for level in (server, context):
         given = [directive.arguments for directive in level.block if directive.name == name]
@@ -196,7 +216,7 @@ def _effective(server: _Directive, context: _Directive, name: str) -> list[tuple
     return []
 
 
-def _listens(server: _Directive, context: _Directive) -> tuple[_Listen, ...]:
+def _listens(server: Directive, context: Directive) -> tuple[_Listen, ...]:
     # `ssl on;` is older than `listen ... ssl` and gone since 1.25.1.
     everywhere = frozenset({"ssl"} if _effective(server, context, "ssl")[:1] == [("on",)] else ())
     given = [one.arguments for one in server.block if one.name == "listen" and one.arguments]
@@ -233,7 +253,7 @@ def _listen(address: str, flags: frozenset[str]) -> Iterator[_Listen]:
         yield _Listen((host, port), connect, tls)
 
 
-def _guards(server: _Directive, config: str, state_dir: str) -> Iterator[str]:
+def _guards(server: Directive, config: str, state_dir: str) -> Iterator[str]:
     """Lineages whose LIVE/NAME/nginx.conf the block includes; NAME is a link and must stay unresolved."""
     live = realpath(f"{state_dir}/live")
     for directive in server.block:
@@ -251,7 +271,7 @@ def _absolute(path: str, config: str) -> str:
     return str(PurePosixPath(config).parent / path)
 
 
-def _load(config: str) -> tuple[_Directive, ...]:
+def _load(config: str) -> tuple[Directive, ...]:
     """Parse all files into the directives of the main level."""
     failures: list[Exception] = []
     payload: _Payload = crossplane.parse(
@@ -274,10 +294,10 @@ def _load(config: str) -> tuple[_Directive, ...]:
 
 def _flatten(
     files: Sequence[_File], index: int, statements: Sequence[_Statement], open_files: frozenset[int]
-) -> Iterator[_Directive]:
+) -> Iterator[Directive]:
     for statement in statements:
         included = [i for i in statement.get("includes", ()) if i not in open_files]
-        yield _Directive(
+        yield Directive(
             statement["directive"],
             tuple(statement["args"]),
             f"{files[index]['file']}:{statement['line']}",

@@ -1,21 +1,55 @@
-"""What is in force for stapling in one server block of nginx, and the line where each of it stands."""
+"""What is in force for stapling in one server block of nginx and where it stands, and what nginx says."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
 
 from stapleguard.diagnosis.facts import Block, Setting
+from stapleguard.diagnosis.manner import Manner, Resolving
+from stapleguard.finding import Finding
 from stapleguard.model import Endpoint
-from stapleguard.servers import nginx_config
+from stapleguard.servers import heard as hearing
+from stapleguard.servers import nginx, nginx_config
 from stapleguard.servers.nginx_config import ServerBlock
+from stapleguard.servers.words import Heard, Instance
+
+MANNER: Final = Manner(
+    resolving=Resolving.AT_LOAD,
+    stapling="ssl_stapling",
+    file="ssl_stapling_file",
+    responder="ssl_stapling_responder",
+    anchors="ssl_trusted_certificate",
+    unit="nginx",
+    again="`nginx -t && nginx -s reload`: without it nginx waits 300 seconds after a failure.",
+    reloads="nginx -t && nginx -s reload",
+    test="nginx -t -c {config}",
+    turn_on="In the block at {block} add `ssl_stapling on;`.",
+    turn_at="At {where} write `ssl_stapling on;`.",
+    staple_file="remove the line `ssl_stapling_file {path};` at {where}, so that nginx asks the responder "
+    "itself, or write a fresh answer (DER) there by rename.",
+    resolver="At {where} write `resolver ADDRESS valid=300s;` with an address that does (`grep nameserver "
+    "/etc/resolv.conf`) in the place of {bad}.",
+)
+
+_LINE: Final = re.compile(r"(?P<at>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) \[\w+\] (?P<pid>\d+)#")
+_BEFORE: Final = 5.0
+_AFTER: Final = 2.0
 
 
-def block_for(config: str, endpoint: Endpoint) -> Block | None:
+def block_for(instance: Instance, endpoint: Endpoint, leaf: x509.Certificate | None) -> Block | None:
     """Find the block that answers a server name at an address, as nginx chooses it, and read it.
 
     An exact name, then the longest wildcard, then the default server of that address; regular expressions
     are not followed.
     """
+    del leaf
+    config = instance.config
     every = nginx_config.blocks(config)
     shown = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
     # nginx takes the sockets of the address itself before those of every address.
@@ -27,14 +61,55 @@ def block_for(config: str, endpoint: Endpoint) -> Block | None:
     return _block(chosen, config) if chosen is not None else None
 
 
-def resolvers(block: Block) -> tuple[str, ...]:
+def resolvers(instance: Instance, block: Block) -> tuple[str, ...]:
     """Return the addresses of its resolver line without the parameters."""
+    del instance
     return tuple(word for word in block.resolver.words if word != "off" and "=" not in word)
 
 
-def files(config: str) -> tuple[str, ...]:
+def files(instance: Instance) -> tuple[str, ...]:
     """Every file that the configuration is made of."""
-    return nginx_config.files(config)
+    return nginx_config.files(instance.config)
+
+
+def loaded_at(instance: Instance) -> float | None:
+    """When its oldest worker was started."""
+    return hearing.oldest(nginx.workers(instance))
+
+
+def heard(instance: Instance, block: Block | None, leaf: x509.Certificate | None) -> Heard:
+    """Read the lines of its workers, and of their load, in its log."""
+    del leaf
+    text, unseen = hearing.from_place(nginx.KIND, nginx.error_log(instance), instance.master)
+    lines = recent(text, nginx.workers(instance), loaded_at(instance) or 0.0)
+    return Heard(_about(nginx.log_findings("\n".join(lines)), block), unseen)
+
+
+def recent(text: str, workers: Sequence[int], begun: float) -> list[str]:
+    """Keep the lines that count since the last load: those of the workers, and those of the load itself."""
+    kept = []
+    for line in text.splitlines():
+        parts = _LINE.search(line)
+        if parts is None:
+            continue
+        if int(parts["pid"]) in workers:
+            kept.append(line)
+            continue
+        at = datetime.strptime(parts["at"], "%Y/%m/%d %H:%M:%S").astimezone().timestamp()
+        if begun - _BEFORE <= at <= begun + _AFTER:
+            kept.append(line)
+    return kept
+
+
+def _about(log: Sequence[Finding], found: Block | None) -> tuple[Finding, ...]:
+    """Leave out what is said of other certificates."""
+    path = found.certificate.value if found else ""
+    real = os.path.realpath(path) if path else ""
+    return tuple(
+        one
+        for one in log
+        if not path or not one.subject.startswith("/") or os.path.realpath(one.subject) == real
+    )
 
 
 def _chosen(here: Sequence[ServerBlock], name: str) -> ServerBlock | None:
@@ -87,4 +162,5 @@ def _block(server: ServerBlock, config: str) -> Block:
         path("ssl_certificate"),
         Setting(variable[0].arguments, variable[0].where) if variable else None,
         len(every),
+        fetches=not file.value,
     )

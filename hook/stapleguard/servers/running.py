@@ -6,10 +6,14 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from stapleguard import host
 from stapleguard.host import Process
 from stapleguard.servers.words import Instance
+
+UNDERSTUDY: Final = "stapleguard-understudy-"
+"""What the directory of an understudy's configuration begins with: for its moment it is nobody's server."""
 
 
 def heads(programs: frozenset[str]) -> list[Process]:
@@ -50,7 +54,8 @@ def meant(
     running: Sequence[Instance], binary: str | None = None, config: str | None = None
 ) -> tuple[Instance, ...]:
     """Choose by the main file of the configuration, and by the program where one is named."""
-    found = [one for one in running if config is None or _same(one.config, config)]
+    real = [one for one in running if not Path(one.config).parent.name.startswith(UNDERSTUDY)]
+    found = [one for one in real if config is None or _same(one.config, config)]
     if binary is None:
         return tuple(found)
     of_binary = [one for one in found if _same(one.binary, binary)]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from cryptography import x509
+
+from stapleguard.diagnosis.facts import Block, Unseen
+from stapleguard.diagnosis.manner import Manner
 from stapleguard.finding import Finding
 from stapleguard.host import Completed
+from stapleguard.model import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,48 @@ class Include:
     live: str = ""
 
 
+class Account(Enum):
+    """As whom an understudy plays."""
+
+    SERVER = "the server's own user"
+    OURS = "our own user"
+    """Where this process may not become another one, as in a sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where an understudy plays: everything that it may touch.
+
+    `directory` is private and will be removed. `candidate` is the absolute path of the generation that stands
+    in for the one at `live`. `ports` of 127.0.0.1 are free, one for each of the `sites` that it plays.
+    """
+
+    directory: str
+    candidate: str
+    live: str
+    sites: tuple[Site, ...]
+    ports: tuple[int, ...]
+    account: Account = Account.SERVER
+
+
+@dataclass(frozen=True, slots=True)
+class Understudy:
+    """A private instance of a server with the candidate's files: what it is made of, and how it is run.
+
+    `instance` has its own configuration and no master yet. `argv` runs it in the foreground, with `env`
+    beside what every program gets. `files` are written first, by name within the stage's directory. What it
+    says goes to the files `logs`, or to its output. `origins` leads from FILE:LINE of its configuration to
+    where the directive really stands.
+    """
+
+    instance: Instance
+    argv: tuple[str, ...]
+    files: Mapping[str, str]
+    logs: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
 class Server(Protocol):
     """What a module of this package offers for one kind of server; see `nginx` for the details."""
 
@@ -157,6 +204,10 @@ class Server(Protocol):
         """Have it test its configuration as it would be; None where that is not possible."""
         ...
 
+    def understudy(self, instance: Instance, stage: Stage) -> Understudy | None:
+        """Compose a private instance of it out of its configuration; None where it has none. Nothing runs."""
+        ...
+
     def update(self, instance: Instance, sites: Sequence[Site], live: str, timeout: float) -> Update:
         """Hand the generation at `live` over to the running server without a reload, where it can."""
         ...
@@ -187,4 +238,46 @@ class Server(Protocol):
 
     def error_log(self, instance: Instance) -> str | None:
         """Find the file that it says it in."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a server has said since it was last loaded, and what could not be listened to."""
+
+    findings: tuple[Finding, ...] = ()
+    unseen: tuple[Unseen, ...] = ()
+
+
+class Stapler(Protocol):
+    """What a module of this package tells the doctor of one kind of server; see `nginx_stapling`."""
+
+    @property
+    def MANNER(self) -> Manner:  # noqa: N802 - a constant of the module
+        """How it staples, and how it is told to."""
+        ...
+
+    def block_for(
+        self, instance: Instance, endpoint: Endpoint, leaf: x509.Certificate | None
+    ) -> Block | None:
+        """Find what answers a server name at an address, and read what is in force there.
+
+        `leaf` is what a handshake showed, for a server that chooses by what is in its certificates.
+        """
+        ...
+
+    def resolvers(self, instance: Instance, block: Block) -> tuple[str, ...]:
+        """Return the name servers that it asks by itself, none where it leaves that to the host."""
+        ...
+
+    def files(self, instance: Instance) -> tuple[str, ...]:
+        """List every file that its configuration is made of."""
+        ...
+
+    def loaded_at(self, instance: Instance) -> float | None:
+        """When it last read its configuration, in seconds since the epoch; None where nothing tells."""
+        ...
+
+    def heard(self, instance: Instance, block: Block | None, leaf: x509.Certificate | None) -> Heard:
+        """Read what it has said of this certificate since it was last loaded."""
         ...

@@ -1,0 +1,62 @@
+"""How one kind of server staples, as far as an inference or a remedy depends on it: plain data.
+
+Each module of `servers` that the doctor can read gives one. The texts are templates; the values that
+`remedies` puts into them are named beside each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+
+class Resolving(Enum):
+    """Who tells a server the address of its responder."""
+
+    SYSTEM = "this host's own resolver, whenever it asks"
+    AT_LOAD = "this host's own resolver when it loads, and the resolvers of its configuration later"
+    OWN = "the name servers of its configuration, and nobody else"
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """What a server does by itself, the names of its directives, and what mends which fault.
+
+    `method` is what it asks the responder by. `anchors` is the directive that names what it verifies a
+    delegate with, '' where it verifies nobody.
+    """
+
+    method: str = "GET"
+    resolving: Resolving = Resolving.SYSTEM
+    stapling: str = "stapling"
+    file: str = "the staple file"
+    responder: str = ""
+    anchors: str = ""
+    unit: str = ""
+    again: str = "Reload the server: most wait for minutes after a failure (nginx 300 s, Apache up to 1 h)."
+    reloads: str = "reload the server"
+    """One command that tests and loads again."""
+    test: str = ""
+    """{config}"""
+    turn_on: str = "turn stapling on"
+    """{config}, {certificate}, {block}; for where nothing stands yet."""
+    turn_at: str = "turn stapling on"
+    """{where}; for where it is turned off."""
+    beside: str = ""
+    """What has to stand beside it; {config}."""
+    issuer: str = ""
+    """Another way to hand it the issuer; {certificate}, {block}."""
+    staple_file: str = "write a fresh answer (DER) there by a rename"
+    """{path}, {where}"""
+    read: str = "The file is read at a reload only."
+    resolver: str = ""
+    """{where}, {bad}"""
+    passes_on: str = ""
+    """How it is kept from passing on a bad answer; {block}."""
+    proxy: str = ""
+    """{where}"""
+
+
+UNKNOWN: Final = Manner()
+"""That of a server which cannot be read."""
