@@ -16,6 +16,7 @@ pytestmark = pytest.mark.systemd
 NAMES = ("www.site.test", "site.test")
 LIVE = f"/etc/letsencrypt/live/{NAMES[0]}"
 SITE = "/etc/nginx/sites-available/site"
+CONFIGURATION = 'anchors = "/etc/pebble/root.pem"\n[fetch]\nallow_addresses = ["127.0.0.0/8"]\n'
 TEXT = f"""server {{
 \tlisten 80;
 \tserver_name {" ".join(NAMES)};
@@ -33,6 +34,16 @@ def leaf(box: Booted) -> x509.Certificate | None:
         return None
 
 
+def below(box: Booted, folder: str) -> dict[str, bytes]:
+    """Everything below a folder: the bytes of files, and where links lead."""
+    root = box.path_in(folder)
+    return {
+        str(path.relative_to(root)): bytes(path.readlink()) if path.is_symlink() else path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
 def certbot(box: Booted, *words: str) -> None:
     account = ("--agree-tos", "--register-unsafely-without-email", "--server", API, "-n")
     box.run("certbot", *words, *account, env=TRUST).succeeded()
@@ -41,10 +52,7 @@ def certbot(box: Booted, *words: str) -> None:
 @pytest.mark.usefixtures("responder")
 def test_one_command_from_certbot_to_a_guarded_site(box: Booted) -> None:
     require("certbot-nginx")
-    box.write(
-        "/etc/stapleguard/stapleguard.toml",
-        'anchors = "/etc/pebble/root.pem"\n[fetch]\nallow_addresses = ["127.0.0.0/8"]\n',
-    )
+    box.write("/etc/stapleguard/stapleguard.toml", CONFIGURATION)
     box.write(SITE, TEXT)
     box.run("rm", "-f", "/etc/nginx/sites-enabled/default")
     box.run("ln", "-s", SITE, "/etc/nginx/sites-enabled/site").succeeded()

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from stapleguard.servers import apache, haproxy, lighttpd, nginx
+from stapleguard.servers import apache, apache_edit, haproxy, lighttpd, nginx, nginx_edit
 from stapleguard.servers.commanded import Commanded
+from stapleguard.servers.edit import Editor
 from stapleguard.servers.words import (
     ConfigOutcome,
     ConfigTest,
@@ -23,10 +24,12 @@ from stapleguard.servers.words import (
 )
 
 __all__ = [
+    "EDITORS",
     "SERVERS",
     "Commanded",
     "ConfigOutcome",
     "ConfigTest",
+    "Editor",
     "Include",
     "Instance",
     "Server",
@@ -39,3 +42,6 @@ _KINDS: Final[tuple[Server, ...]] = (nginx, apache, haproxy, lighttpd)
 
 SERVERS: Final[Mapping[str, Server]] = MappingProxyType({one.KIND: one for one in _KINDS})
 """Every kind of server by its name."""
+
+EDITORS: Final[Mapping[str, Editor]] = MappingProxyType({nginx.KIND: nginx_edit, apache.KIND: apache_edit})
+"""The kinds whose configuration `setup` changes."""
