@@ -99,7 +99,8 @@ def _apply(arguments: Namespace, world: World, found: Found, own: Sequence[Chang
         quiet = Namespace(**{**vars(arguments), "root": None, "program": None})
         installer.apply(quiet)
         applied += [one.path for one in own]
-    verdicts: dict[str, str] = {}
+    touched: dict[str, Instance] = {}
+    names: list[str] = []
     for change in found.changes:
         if not _agreed(arguments, f"change {change.path}?"):
             continue
@@ -112,11 +113,21 @@ def _apply(arguments: Namespace, world: World, found: Found, own: Sequence[Chang
             said.append(f"{change.path} stays as it was: {problem}")
             continue
         applied.append(change.path)
-        for name in change.lineages:
-            result = _deployed(world, found, name, _budget(arguments, world))
-            tell(world, result)
-            verdicts[name] = result.verdict.value
-    return Outcome(tuple(applied), tuple(said), verdicts)
+        names += change.lineages
+        if change.instance is not None and change.lineages:
+            touched[change.instance.config] = change.instance
+    # Every server has its line before anything is proved: a lineage may be that of several.
+    _reload(world, [*touched.values()])
+    return Outcome(tuple(applied), tuple(said), _proved(arguments, world, found, names))
+
+
+def _proved(arguments: Namespace, world: World, found: Found, names: Sequence[str]) -> dict[str, str]:
+    verdicts: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        result = _deployed(world, found, name, _budget(arguments, world))
+        tell(world, result)
+        verdicts[name] = result.verdict.value
+    return verdicts
 
 
 def _agreed(arguments: Namespace, question: str) -> bool:
@@ -153,13 +164,9 @@ def _edited(world: World, change: Change) -> str:
         return "it was changed meanwhile"
     _keep(world.state, [change])
     _write(path, change.after, change.mode)
-    if instance is None:
-        return ""
-    if problem := _refused(world, instance):
+    if instance is not None and (problem := _refused(world, instance)):
         _restore(world.state, [change.path])
         return f"{instance.kind} refuses it: {problem}"
-    if change.lineages:
-        _reload(world, [instance])
     return ""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from stapleguard.servers import apache, apache_edit, haproxy, lighttpd, nginx, nginx_edit
+from stapleguard.servers import apache, apache_edit, haproxy, haproxy_edit, lighttpd, nginx, nginx_edit
 from stapleguard.servers.commanded import Commanded
 from stapleguard.servers.edit import Editor
 from stapleguard.servers.words import (
@@ -43,5 +43,7 @@ _KINDS: Final[tuple[Server, ...]] = (nginx, apache, haproxy, lighttpd)
 SERVERS: Final[Mapping[str, Server]] = MappingProxyType({one.KIND: one for one in _KINDS})
 """Every kind of server by its name."""
 
-EDITORS: Final[Mapping[str, Editor]] = MappingProxyType({nginx.KIND: nginx_edit, apache.KIND: apache_edit})
+EDITORS: Final[Mapping[str, Editor]] = MappingProxyType(
+    {nginx.KIND: nginx_edit, apache.KIND: apache_edit, haproxy.KIND: haproxy_edit}
+)
 """The kinds whose configuration `setup` changes."""

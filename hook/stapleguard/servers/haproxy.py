@@ -19,6 +19,7 @@ from stapleguard import host
 from stapleguard.finding import Code, Finding
 from stapleguard.host import Completed, Process
 from stapleguard.servers import haproxy_config
+from stapleguard.servers.haproxy_config import names_in
 from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.log import Fault, read_log
 from stapleguard.servers.running import masters, meant, program
@@ -74,7 +75,7 @@ def instances(binary: str | None = None, config: str | None = None) -> tuple[Ins
 
 def sites(instance: Instance, state_dir: str) -> tuple[Site, ...]:
     """Read the `bind` lines that present certificates; see `haproxy_config.sites`."""
-    return haproxy_config.sites(_configs(instance), state_dir)
+    return haproxy_config.sites(configs(instance), state_dir)
 
 
 def takes(instance: Instance | None, sites: Sequence[Site], certificates: int) -> frozenset[Stapling]:
@@ -114,6 +115,8 @@ def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float)
     Only where the running crt-list is the one on the disk, and does not update by itself: what memory
     holds then is what a reload would read. RELOAD whenever HAProxy says anything unexpected.
     """
+    if _rivalled(sites, live):
+        return Update.RELOAD
     socket = _socket(instance, timeout)
     bundles = sorted(Path(live).glob("bundle*.pem"))
     if socket is None or not bundles or not _same_list(socket, sites, live, timeout):
@@ -124,6 +127,16 @@ def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float)
     if all(_replace(socket, bundle, timeout) for bundle in bundles):
         return Update.DONE
     return Update.RELOAD
+
+
+def _rivalled(sites: Sequence[Site], live: str) -> bool:
+    """Whether another certificate stands beside ours for one of its names, as copies in a directory do.
+
+    HAProxy takes the first that it was given; one that is replaced in memory comes last from then on.
+    """
+    ours = frozenset(name for bundle in Path(live).glob("bundle*.pem") for name in names_in(str(bundle)))
+    others = {path for site in sites for path in site.certificates if Path(path).parent != Path(live)}
+    return any(ours & names_in(path) for path in others)
 
 
 def _replace(socket: str, bundle: Path, timeout: float) -> bool:
@@ -170,7 +183,7 @@ def _same_list(socket: str, sites: Sequence[Site], live: str, timeout: float) ->
 def _socket(instance: Instance, timeout: float) -> str | None:
     """Find the admin socket of the very process that accepts."""
     accepting = set(workers(instance))
-    for path in haproxy_config.admin_sockets(_configs(instance)):
+    for path in haproxy_config.admin_sockets(configs(instance)):
         said = host.control(path, b"show info\n", timeout) or ""
         pid = re.search(r"^Pid: (\d+)$", said, re.MULTILINE)
         if pid and accepting == {int(pid[1])}:
@@ -280,7 +293,8 @@ def _running(master: Process) -> Instance | None:
     return Instance(KIND, binary, configs[0], arguments, _version(binary), master.pid)
 
 
-def _configs(instance: Instance) -> tuple[str, ...]:
+def configs(instance: Instance) -> tuple[str, ...]:
+    """List its configuration files."""
     return instance.arguments[1::2]
 
 
