@@ -200,6 +200,8 @@ def test_one_command_from_certbot_to_a_guarded_haproxy(box: Booted) -> None:
     require("haproxy-unit")
     only(box, "haproxy")
     box.run("systemctl", "stop", "haproxy")
+    if ALL:
+        box.run("rm", "-rf", f"/etc/letsencrypt/live/{WILD}").succeeded()
     if ALL or leaf(box) is None:
         certbot(
             box, "certonly", "--standalone", "--force-renewal", *(w for name in NAMES for w in ("-d", name))
