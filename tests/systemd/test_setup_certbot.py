@@ -108,7 +108,7 @@ def haproxy(box: Booted, certificates: str) -> None:
 
 def only(box: Booted, server: str) -> None:
     """Let one server have the ports, and stapleguard begin anew."""
-    others = {"nginx", "apache2", "haproxy"} - {server}
+    others = {"nginx", "apache2", "haproxy", "lighttpd"} - {server}
     box.run("systemctl", "stop", *others)
     box.run("rm", "-rf", "/var/lib/stapleguard").succeeded()
     box.write("/etc/stapleguard/stapleguard.toml", CONFIGURATION)
@@ -217,3 +217,24 @@ def test_one_command_from_certbot_to_a_guarded_haproxy(box: Booted) -> None:
     box.run("stapleguard", "setup", "--undo").succeeded()
     assert below(box, "/etc/haproxy")["haproxy.cfg"] == before["haproxy.cfg"]
     assert box.run("haproxy", "-c", "-f", HAPROXY).status == 0
+
+
+@pytest.mark.usefixtures("responder")
+def test_one_command_from_certbot_to_a_guarded_lighttpd(box: Booted) -> None:
+    require("lighttpd-unit")
+    only(box, "lighttpd")
+    if leaf(box) is None:
+        certbot(box, "certonly", "--standalone", "-d", NAMES[0], "-d", NAMES[1])
+    ssl = "/etc/lighttpd/conf-available/10-ssl.conf"
+    pair = f'"{LIVE}/fullchain.pem"\nssl.privkey = "{LIVE}/privkey.pem"'
+    debians = box.path_in(ssl).read_text()
+    box.write(ssl, debians.replace('"/etc/lighttpd/server.pem"', pair))
+    box.run("lighty-enable-mod", "ssl").succeeded()
+    box.run("systemctl", "restart", "lighttpd").succeeded()
+    before = below(box, "/etc/lighttpd")
+    guarded(box, NAMES[0])
+    line = f'include "/var/lib/stapleguard/live/{NAMES[0]}/lighttpd.conf"'
+    assert box.path_in(ssl).read_text() == debians.replace('ssl.pemfile = "/etc/lighttpd/server.pem"', line)
+    box.run("stapleguard", "setup", "--undo").succeeded()
+    assert below(box, "/etc/lighttpd") == before
+    assert box.run("lighttpd", "-tt", "-f", "/etc/lighttpd/lighttpd.conf").status == 0

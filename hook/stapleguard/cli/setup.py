@@ -99,7 +99,7 @@ def _apply(arguments: Namespace, world: World, found: Found, own: Sequence[Chang
         quiet = Namespace(**{**vars(arguments), "root": None, "program": None})
         installer.apply(quiet)
         applied += [one.path for one in own]
-    touched: dict[str, Instance] = {}
+    touched: set[tuple[str, str]] = set()
     names: list[str] = []
     for change in found.changes:
         if not _agreed(arguments, f"change {change.path}?"):
@@ -115,9 +115,9 @@ def _apply(arguments: Namespace, world: World, found: Found, own: Sequence[Chang
         applied.append(change.path)
         names += change.lineages
         if change.instance is not None and change.lineages:
-            touched[change.instance.config] = change.instance
+            touched.add((change.instance.kind, change.instance.config))
     # Every server has its line before anything is proved: a lineage may be that of several.
-    _reload(world, [*touched.values()])
+    _reload(world, [one for one in setup.instances(world) if (one.kind, one.config) in touched])
     return Outcome(tuple(applied), tuple(said), _proved(arguments, world, found, names))
 
 

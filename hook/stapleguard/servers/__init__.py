@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from stapleguard.servers import apache, apache_edit, haproxy, haproxy_edit, lighttpd, nginx, nginx_edit
+from stapleguard.servers import (
+    apache,
+    apache_edit,
+    haproxy,
+    haproxy_edit,
+    lighttpd,
+    lighttpd_edit,
+    nginx,
+    nginx_edit,
+)
 from stapleguard.servers.commanded import Commanded
 from stapleguard.servers.edit import Editor
 from stapleguard.servers.words import (
@@ -44,6 +53,11 @@ SERVERS: Final[Mapping[str, Server]] = MappingProxyType({one.KIND: one for one i
 """Every kind of server by its name."""
 
 EDITORS: Final[Mapping[str, Editor]] = MappingProxyType(
-    {nginx.KIND: nginx_edit, apache.KIND: apache_edit, haproxy.KIND: haproxy_edit}
+    {
+        nginx.KIND: nginx_edit,
+        apache.KIND: apache_edit,
+        haproxy.KIND: haproxy_edit,
+        lighttpd.KIND: lighttpd_edit,
+    }
 )
 """The kinds whose configuration `setup` changes."""

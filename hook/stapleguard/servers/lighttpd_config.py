@@ -42,6 +42,7 @@ class _Block:
     value: str = ""
     parent: _Block | None = None
     values: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
     guards: list[str] = field(default_factory=list)
 
     def get(self, name: str) -> str:
@@ -96,6 +97,7 @@ class _Reader:
                 if text.startswith("var."):
                     self.variables[text] = value
                 block.values[text] = value
+                block.places[text] = where
 
     def _condition(self, tokens: list[tuple[str, str, str]], text: str, where: str, block: _Block) -> _Block:
         sign, value = (tokens.pop(0)[1] if tokens else ""), self._value(tokens)
@@ -159,6 +161,13 @@ def sites(config: str, state_dir: str) -> tuple[Site, ...]:
     reader.read(Path(config), reader.root)
     found = (_site(block, reader) for block in reader.blocks)
     return tuple(site for site in found if site is not None)
+
+
+def places(config: str, state_dir: str) -> dict[str, dict[str, str]]:
+    """Return where each directive of a block stands (FILE:LINE), by the `where` of its site."""
+    reader = _Reader(config, state_dir)
+    reader.read(Path(config), reader.root)
+    return {block.where: block.places for block in reader.blocks}
 
 
 def error_log(config: str) -> str | None:
