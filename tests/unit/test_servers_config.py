@@ -78,7 +78,7 @@ def test_haproxy_reads_bind_lines_as_its_tokeniser_does(tmp_path: Path) -> None:
     (tmp_path / "state" / "live").mkdir(parents=True)
     listed = tmp_path / "list"
     listed.write_text("# none\nb.pem [ocsp-update on] b.test\n")
-    config = tmp_path / "h.cfg"
+    config, mixed = tmp_path / "h.cfg", tmp_path / "mixed"
     ours = f"{tmp_path}/state/live/a.test"
     config.write_text(
         "global\n crt-base /c\n stats socket /run/a.sock mode 600 level admin # yes\n"
@@ -86,13 +86,16 @@ def test_haproxy_reads_bind_lines_as_its_tokeniser_does(tmp_path: Path) -> None:
         f"frontend f\n bind :443,[::]:8443 ssl crt a.pem crt-list {listed}\n"
         f" bind 127.0.0.1:444 ssl crt-list {ours}/haproxy.crtlist\n"
         f" bind 127.0.0.3:445 ssl crt {ours}/bundle.pem\n"
+        f" bind 127.0.0.4:446 ssl crt-list {mixed}\n"
         " bind :80\n bind :446 accept-proxy ssl crt a.pem\nbackend b\n bind :1 ssl crt x.pem\n"
     )
-    both, guarded, bundle, hidden = haproxy_config.sites([str(config)], str(tmp_path / "state"))
+    mixed.write_text(f"b.pem\n{ours}/bundle.pem [alpn h2] a.test\n")
+    both, guarded, bundle, theirs, hidden = haproxy_config.sites([str(config)], str(tmp_path / "state"))
     assert both.listens == (("127.0.0.1", 443), ("::1", 8443))
     assert both.certificates == ("/c/a.pem", "/c/b.pem")
     assert (guarded.guards, guarded.included) == (("a.test",), "haproxy.crtlist")
     assert (bundle.guards, bundle.included) == (("a.test",), "bundle.pem")
+    assert (theirs.guards, theirs.included) == (("a.test",), "bundle.pem")
     assert hidden.listens == ()
     assert haproxy_config.admin_sockets([str(config)]) == ("/run/a.sock", "/run/b.sock")
 

@@ -7,39 +7,34 @@ import hashlib
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from stapleguard import host, report
 from stapleguard.cli import _budget, _locked, _world
 from stapleguard.cli import install as installer
+from stapleguard.cli.setup_shown import Outcome, show
 from stapleguard.cli.telling import tell
+from stapleguard.clients import links
 from stapleguard.diagnosis import Result
 from stapleguard.disk import StateDirectory, read_bounded, replace_file
 from stapleguard.engine import setup
+from stapleguard.engine.acts import FATAL_FAULTS
 from stapleguard.engine.deploy import deploy
 from stapleguard.engine.run import Budget
 from stapleguard.engine.setup import Change, Found
 from stapleguard.engine.undo import recover
 from stapleguard.engine.world import World
 from stapleguard.finding import Finding
-from stapleguard.model import ExitStatus, Json, UsageError, escape
-from stapleguard.servers import ConfigOutcome, nginx
+from stapleguard.model import ExitStatus, Json, UsageError
+from stapleguard.servers import SERVERS, ConfigOutcome, Instance
+from stapleguard.servers.edit import Link
 
 NOTE: Final = "setup"
 """The observation that holds what was changed, in order: path, digest after, and the copy of before."""
-_GLANCE: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """How the applying ended: the paths that were changed, what was said, and the verdict of each lineage."""
-
-    applied: tuple[str, ...]
-    said: tuple[str, ...]
-    verdicts: Mapping[str, str]
+_GLANCE: Final = 0.5
 
 
 def setup_command(arguments: argparse.Namespace) -> int:
@@ -50,16 +45,16 @@ def setup_command(arguments: argparse.Namespace) -> int:
     found = setup.look(world)
     own = _own_files(arguments)
     if not arguments.write:
-        return _show(arguments, found, own, None)
+        return show(arguments, found, own, None)
     if os.geteuid() != 0:
         raise UsageError("this writes below /etc", "run it as root")
     if not arguments.yes and not sys.stdin.isatty():
         raise UsageError("nobody can be asked here", "add --yes")
     if not arguments.json:
-        _show(arguments, found, own, None)
+        show(arguments, found, own, None)
     outcome = _apply(arguments, world, found, own)
     # What is there now is looked at again: a second run has nothing left to change.
-    return _show(arguments, found if arguments.json else setup.look(world), own, outcome)
+    return show(arguments, found if arguments.json else setup.look(world), own, outcome)
 
 
 def _own_files(arguments: Namespace) -> tuple[Change, ...]:
@@ -92,92 +87,10 @@ def _why(path: str) -> str:
     return "every setting with its default"
 
 
-# --- showing ---------------------------------------------------------------------------------------------
-
-
-def _show(arguments: Namespace, found: Found, own: Sequence[Change], outcome: _Outcome | None) -> int:
-    applied = outcome.applied if outcome else ()
-    failed = bool(outcome and any(one in ("stranded", "degraded") for one in outcome.verdicts.values()))
-    status = ExitStatus.DEGRADED if failed or (outcome and outcome.said) else ExitStatus.OK
-    if arguments.json:
-        report.print_json(_json(found, own, applied, outcome, int(status)))
-    elif outcome is None:
-        sys.stdout.write("\n".join(_lines(found, own, diffs=True)) + "\n")
-    else:
-        sys.stdout.write("".join(f"changed {path}\n" for path in applied))
-        sys.stdout.write("".join(f"{line}\n" for line in outcome.said))
-        sys.stdout.write("".join(f"{name}: {verdict}\n" for name, verdict in outcome.verdicts.items()))
-        sys.stdout.write("\n".join(_lines(found, (), diffs=False)) + "\n")
-    return int(status)
-
-
-def _json(
-    found: Found, own: Sequence[Change], applied: Sequence[str], outcome: _Outcome | None, status: int
-) -> dict[str, Json]:
-    servers: list[Json] = [
-        {
-            "kind": one.kind,
-            "version": one.version,
-            "configuration": one.config,
-            "running": one.master is not None,
-        }
-        for one in found.instances
-    ]
-    lineages: list[Json] = [
-        {
-            "name": one.name,
-            "directory": one.directory,
-            "client": one.client,
-            "names": [*one.names],
-            "not_after": report.rfc3339(one.not_after),
-            "mode": one.mode.value,
-            "served_by": [*one.served],
-        }
-        for one in found.lineages
-    ]
-    changes: list[Json] = [
-        {"path": one.path, "why": one.why, "diff": one.diff, "applied": one.path in applied}
-        for one in (*own, *found.changes)
-    ]
-    return {
-        "schema": "stapleguard.setup/1",
-        "exit": status,
-        "servers": servers,
-        "lineages": lineages,
-        "changes": changes,
-        "by_hand": [*found.by_hand, *(outcome.said if outcome else ())],
-        "verdicts": {**outcome.verdicts} if outcome else {},
-    }
-
-
-def _lines(found: Found, own: Sequence[Change], *, diffs: bool) -> Iterator[str]:
-    for one in found.instances:
-        state = f"runs, pid {one.master}" if one.master is not None else "does not run"
-        yield f"server   {one.kind} {one.version}  {one.config}  {state}"
-    for name in found.others:
-        yield f"server   {name}  runs; not changed by setup"
-    for lineage in found.lineages:
-        names = escape(", ".join(lineage.names), 100)
-        where = ", ".join(lineage.served) or "no server block"
-        yield f"{lineage.mode.value:8} {lineage.name}  {names}  until {lineage.not_after:%Y-%m-%d}  {where}"
-    if not found.lineages:
-        yield f"no certificate was found in {' or '.join(setup.STORES)}"
-    for text in found.by_hand:
-        yield f"by hand  {text}"
-    changes = (*own, *found.changes)
-    for change in changes if diffs else ():
-        yield ""
-        yield f"change   {change.path}: {change.why}"
-        yield change.diff.rstrip("\n")
-    yield "" if changes and diffs else "nothing is left to change"
-    if changes and diffs:
-        yield f"{len(changes)} files to change: `stapleguard setup --write` does it, `--undo` takes it back"
-
-
 # --- applying --------------------------------------------------------------------------------------------
 
 
-def _apply(arguments: Namespace, world: World, found: Found, own: Sequence[Change]) -> _Outcome:
+def _apply(arguments: Namespace, world: World, found: Found, own: Sequence[Change]) -> Outcome:
     applied: list[str] = []
     said: list[str] = []
     world.state.prepare()
@@ -186,7 +99,8 @@ def _apply(arguments: Namespace, world: World, found: Found, own: Sequence[Chang
         quiet = Namespace(**{**vars(arguments), "root": None, "program": None})
         installer.apply(quiet)
         applied += [one.path for one in own]
-    verdicts: dict[str, str] = {}
+    touched: set[tuple[str, str]] = set()
+    names: list[str] = []
     for change in found.changes:
         if not _agreed(arguments, f"change {change.path}?"):
             continue
@@ -195,15 +109,25 @@ def _apply(arguments: Namespace, world: World, found: Found, own: Sequence[Chang
             why = f"{', '.join(unfit)} cannot be deployed (stapleguard deploy says why)"
             said.append(f"{change.path} stays: {why}")
             continue
-        if problem := _edited(world, found, change):
+        if problem := _edited(world, change):
             said.append(f"{change.path} stays as it was: {problem}")
             continue
         applied.append(change.path)
-        for name in change.lineages:
-            result = _deployed(world, found, name, _budget(arguments, world))
-            tell(world, result)
-            verdicts[name] = result.verdict.value
-    return _Outcome(tuple(applied), tuple(said), verdicts)
+        names += change.lineages
+        if change.instance is not None and change.lineages:
+            touched.add((change.instance.kind, change.instance.config))
+    # Every server has its line before anything is proved: a lineage may be that of several.
+    _reload(world, [one for one in setup.instances(world) if (one.kind, one.config) in touched])
+    return Outcome(tuple(applied), tuple(said), _proved(arguments, world, found, names))
+
+
+def _proved(arguments: Namespace, world: World, found: Found, names: Sequence[str]) -> dict[str, str]:
+    verdicts: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        result = _deployed(world, found, name, _budget(arguments, world))
+        tell(world, result)
+        verdicts[name] = result.verdict.value
+    return verdicts
 
 
 def _agreed(arguments: Namespace, question: str) -> bool:
@@ -225,33 +149,53 @@ def _published(arguments: Namespace, world: World, found: Found, name: str) -> b
 
 
 def _deployed(world: World, found: Found, name: str, budget: Budget) -> Result:
-    source = next(one.directory for one in found.lineages if one.name == name)
+    renewal = next(one.source for one in found.lineages if one.name == name)
     with _locked(world):
+        source = links.directory(world.state, renewal)
         recover(world, budget)
         world.state.take(name)
         return deploy(world, name, world.config.lineage(name).sources or (source,), budget)
 
 
-def _edited(world: World, found: Found, change: Change) -> str:
+def _edited(world: World, change: Change) -> str:
     """Change one file of a server, have the server test it, and put it back when it is refused."""
-    now = read_bounded(Path(change.path))
-    if now != change.before:
+    path, instance = Path(change.path), change.instance
+    if _content(path) != change.before:
         return "it was changed meanwhile"
     _keep(world.state, [change])
-    _write(Path(change.path), change.after, change.mode)
-    for instance in found.instances:
-        tested = nginx.test(instance, world.config.test_timeout)
-        if tested.outcome is not ConfigOutcome.ACCEPTED:
-            _restore(world.state, [change.path])
-            return f"{instance.kind} refuses it: {(*tested.refusals, tested.text.strip())[0]}"
-    for instance in found.instances:
-        if instance.master is not None:
-            nginx.reload(instance, world.config.test_timeout)
+    _write(path, change.after, change.mode)
+    if instance is not None and (problem := _refused(world, instance)):
+        _restore(world.state, [change.path])
+        return f"{instance.kind} refuses it: {problem}"
     return ""
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """Replace a file and keep its owner."""
+def _refused(world: World, instance: Instance) -> str:
+    """Say why a server does not take its configuration, or would not start with it again; '' when it does."""
+    server = SERVERS[instance.kind]
+    tested = server.test(instance, world.config.test_timeout)
+    if tested.outcome is not ConfigOutcome.ACCEPTED:
+        return (*tested.refusals, tested.text.strip())[0]
+    faults = server.faults(instance, server.sites(instance, str(world.state.root)))
+    return next((one.message for one in faults if one.code in FATAL_FAULTS), "")
+
+
+def _reload(world: World, instances: Sequence[Instance]) -> None:
+    for instance in instances:
+        if instance.master is not None:
+            SERVERS[instance.kind].reload(instance, world.config.test_timeout)
+
+
+def _content(path: Path) -> bytes | None:
+    found = read_bounded(path)
+    return None if isinstance(found, Finding) else found
+
+
+def _write(path: Path, data: bytes | Link, mode: int) -> None:
+    """Replace a file and keep its owner, or make a link."""
+    if isinstance(data, Link):
+        path.symlink_to(data.target)
+        return
     owner = path.stat() if path.exists() else None
     replace_file(path, data, mode)
     if owner is not None:
@@ -279,8 +223,16 @@ def _keep(state: StateDirectory, changes: Sequence[Change]) -> None:
     state.observe(NOTE, noted)
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _digest(data: bytes | Link) -> str:
+    return f"-> {data.target}" if isinstance(data, Link) else hashlib.sha256(data).hexdigest()
+
+
+def _there(path: Path, noted: object) -> str | None:
+    """Digest of what is at a path now, of the kind that was noted; None for nothing."""
+    if isinstance(noted, str) and noted.startswith("-> ") and path.is_symlink():
+        return _digest(Link(str(path.readlink())))
+    now = _content(path)
+    return None if now is None else _digest(now)
 
 
 def _restore(state: StateDirectory, paths: Sequence[str]) -> list[str]:
@@ -292,8 +244,8 @@ def _restore(state: StateDirectory, paths: Sequence[str]) -> list[str]:
         if not isinstance(known, dict):
             continue
         target, copy = Path(path), known.get("copy")
-        now = read_bounded(target)
-        if not isinstance(now, Finding) and _digest(now) != known.get("after"):
+        now = _there(target, known.get("after"))
+        if now is not None and now != known.get("after"):
             said.append(
                 f"{path} was changed since: it stays, what it was before is in {state.root / 'setup'}"
             )
@@ -302,7 +254,7 @@ def _restore(state: StateDirectory, paths: Sequence[str]) -> list[str]:
             before, mode = (state.root / "setup" / copy).read_bytes(), known.get("mode")
             _write(target, before, mode if isinstance(mode, int) else 0o644)
             said.append(f"restored {path}")
-        elif not isinstance(now, Finding):
+        elif now is not None:
             target.unlink()
             said.append(f"removed {path}")
         del noted[path]
@@ -317,10 +269,8 @@ def _undo(arguments: Namespace) -> int:
     ours = {f"/{path}" for path in world.state.observation(installer.NOTE)}
     servers = [path for path in paths if path not in ours and not path.startswith("/etc/stapleguard/")]
     said = _restore(world.state, servers)
-    instances = nginx.instances(world.config.nginx_binary or None, world.config.nginx_config or None)
-    for instance in instances if said else ():
-        if instance.master is not None:
-            nginx.reload(instance, world.config.test_timeout)
+    if said:
+        _reload(world, setup.instances(world))
     rest = [path for path in paths if path not in servers]
     if rest:
         said += installer.deactivate()

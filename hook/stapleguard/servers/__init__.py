@@ -12,15 +12,20 @@ from typing import Final
 
 from stapleguard.servers import (
     apache,
+    apache_edit,
     apache_stapling,
     haproxy,
+    haproxy_edit,
     haproxy_stapling,
     lighttpd,
+    lighttpd_edit,
     lighttpd_stapling,
     nginx,
+    nginx_edit,
     nginx_stapling,
 )
 from stapleguard.servers.commanded import Commanded
+from stapleguard.servers.edit import Editor
 from stapleguard.servers.words import (
     Account,
     ConfigOutcome,
@@ -37,12 +42,14 @@ from stapleguard.servers.words import (
 )
 
 __all__ = [
+    "EDITORS",
     "SERVERS",
     "STAPLERS",
     "Account",
     "Commanded",
     "ConfigOutcome",
     "ConfigTest",
+    "Editor",
     "Include",
     "Instance",
     "Server",
@@ -68,3 +75,13 @@ STAPLERS: Final[Mapping[str, Stapler]] = MappingProxyType(
     }
 )
 """What the doctor reads of each, by the same name."""
+
+EDITORS: Final[Mapping[str, Editor]] = MappingProxyType(
+    {
+        nginx.KIND: nginx_edit,
+        apache.KIND: apache_edit,
+        haproxy.KIND: haproxy_edit,
+        lighttpd.KIND: lighttpd_edit,
+    }
+)
+"""The kinds whose configuration `setup` changes."""

@@ -94,12 +94,17 @@ def takes(instance: Instance | None, sites: Sequence[Site], certificates: int) -
 
 def faults(instance: Instance, sites: Sequence[Site]) -> tuple[Finding, ...]:
     """Say when there is no SSLStaplingCache: then it does not start, though `-t` says Syntax OK."""
-    if not any(site.guards for site in sites) or load(instance).cached:
+    if not any(site.guards for site in sites) or cached(instance):
         return ()
     text = (
         "SSLUseStapling is on, but there is no SSLStaplingCache: at its next restart Apache would not start"
     )
     return (find(Code.SERVER_CACHE_MISSING, instance.config, text),)
+
+
+def cached(instance: Instance) -> bool:
+    """Whether its configuration has a stapling cache."""
+    return load(instance).cached
 
 
 def test(instance: Instance, timeout: float) -> ConfigTest:

@@ -19,6 +19,7 @@ from stapleguard import host
 from stapleguard.finding import Code, Finding
 from stapleguard.host import Completed, Process
 from stapleguard.servers import haproxy_config, haproxy_understudy
+from stapleguard.servers.haproxy_config import names_in
 from stapleguard.servers.lines import comments, refuse_path
 from stapleguard.servers.log import Fault, read_log
 from stapleguard.servers.running import installed, masters, meant, program
@@ -116,6 +117,8 @@ def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float)
     Only where the running crt-list is the one on the disk, and does not update by itself: what memory
     holds then is what a reload would read. RELOAD whenever HAProxy says anything unexpected.
     """
+    if _rivalled(sites, live):
+        return Update.RELOAD
     socket = admin_socket(instance, timeout)
     bundles = sorted(Path(live).glob("bundle*.pem"))
     if socket is None or not bundles or not _same_list(socket, sites, live, timeout):
@@ -126,6 +129,16 @@ def update(instance: Instance, sites: Sequence[Site], live: str, timeout: float)
     if all(_replace(socket, bundle, timeout) for bundle in bundles):
         return Update.DONE
     return Update.RELOAD
+
+
+def _rivalled(sites: Sequence[Site], live: str) -> bool:
+    """Whether another certificate stands beside ours for one of its names, as copies in a directory do.
+
+    HAProxy takes the first that it was given; one that is replaced in memory comes last from then on.
+    """
+    ours = frozenset(name for bundle in Path(live).glob("bundle*.pem") for name in names_in(str(bundle)))
+    others = {path for site in sites for path in site.certificates if Path(path).parent != Path(live)}
+    return any(ours & names_in(path) for path in others)
 
 
 def _replace(socket: str, bundle: Path, timeout: float) -> bool:

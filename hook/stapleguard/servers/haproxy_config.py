@@ -14,6 +14,11 @@ from os.path import realpath
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+
+from stapleguard import material
+from stapleguard.disk import read_bounded
+from stapleguard.finding import Finding
 from stapleguard.model import StapleguardError
 from stapleguard.servers.words import Site
 
@@ -26,6 +31,7 @@ _SECTIONS: Final = frozenset(
     }
 )  # fmt: skip
 _BOUND: Final = frozenset({"frontend", "listen"})
+_BESIDE: Final = frozenset({".ocsp", ".issuer", ".key", ".sctl"})
 _FIRST_UPDATING: Final = (2, 8)
 
 
@@ -178,47 +184,76 @@ def _words(text: str) -> tuple[str, ...]:
         return tuple(text.split())
 
 
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One `crt` or `crt-list` of a `bind` line; `certificates` are the paths that it brings, in order."""
+
+    name: str
+    value: str
+    path: Path
+    certificates: tuple[str, ...]
+
+
+def named(configs: Sequence[str]) -> dict[str, tuple[Option, ...]]:
+    """Return what each `bind` line names, by FILE:LINE."""
+    every = tuple(lines(configs))
+    base = _base(every)
+    return {one.where: tuple(_options(one, base)) for one in every if one.words[0] == "bind"}
+
+
+def base_of(configs: Sequence[str]) -> str:
+    """Return the directory that relative paths of certificates start at, '' without one."""
+    return _base(tuple(lines(configs)))
+
+
+def _options(line: Line, base: str) -> Iterator[Option]:
+    for name, value in pairwise(line.words):
+        if name in ("crt", "crt-list"):
+            path = Path(base, value) if name == "crt" else Path(value)
+            yield Option(name, value, path, tuple(_certificates(path, name, base)))
+
+
 def _site(line: Line, base: str, state_dir: str) -> Site | None:
     words = line.words
     if "ssl" not in words[2:]:
         return None
-    certificates: list[str] = []
-    guards: list[str] = []
-    included = ""
+    options = tuple(_options(line, base))
     live = realpath(f"{state_dir}/live")
-    for option, value in pairwise(words):
-        if option not in ("crt", "crt-list"):
-            continue
-        path = Path(base, value) if option == "crt" else Path(value)
-        ours = realpath(path.parent.parent) == live
-        if ours and option == "crt-list" and path.name == LIST_NAME:
-            guards.append(path.parent.name)
-            included = LIST_NAME
-        elif ours and option == "crt" and path.name.startswith("bundle"):
-            guards.append(path.parent.name)
-            included = included or path.name
-        certificates += _certificates(path, option, base)
+    lists = [
+        one.path
+        for one in options
+        if one.name == "crt-list" and one.path.name == LIST_NAME and _is_in(one.path, live)
+    ]
+    # A list of ours names bundles of ours; where somebody else's does, or the line itself, that counts.
+    others = (path for one in options if one.path not in lists for path in one.certificates)
+    bundles = [
+        Path(path) for path in others if Path(path).name.startswith("bundle") and _is_in(Path(path), live)
+    ]
     listens = () if "accept-proxy" in words else tuple(_listens(words[1]))
     return Site(
         names=(),
         listens=listens,
-        certificates=tuple(certificates),
+        certificates=tuple(path for one in options for path in one.certificates),
         variable=False,
         stapling=True,
         staple_file=None,
         trusted=None,
         resolvers=(),
         where=line.where,
-        guards=tuple(dict.fromkeys(guards)),
+        guards=tuple(dict.fromkeys(path.parent.name for path in (*lists, *bundles))),
         verifies_clients="ca-file" in words,
-        included=included,
+        included=next((path.name for path in (*bundles, *lists)), ""),
     )
+
+
+def _is_in(path: Path, live: str) -> bool:
+    return realpath(path.parent.parent) == live
 
 
 def _certificates(path: Path, option: str, base: str) -> list[str]:
     if option == "crt":
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        return [str(one) for one in inside if one.suffix not in {".ocsp", ".issuer", ".key", ".sctl"}]
+        return [str(one) for one in inside if one.suffix not in _BESIDE and one.name[:1] != "."]
     entries = (_words(text) for text in _read(path).splitlines())
     return [str(Path(base, words[0])) for words in entries if words]
 
@@ -241,3 +276,17 @@ def _listens(addresses: str) -> Iterator[tuple[str, int]]:
                 host = plain
         for port in range(int(first), int(last if last.isdigit() else first) + 1):
             yield host, port
+
+
+def names_in(path: str) -> frozenset[str]:
+    """Read the names in a PEM, whatever key stands beside them; none of a file without a certificate."""
+    data = read_bounded(Path(path))
+    begin = -1 if isinstance(data, Finding) else data.find(b"-----BEGIN CERTIFICATE-----")
+    if isinstance(data, Finding) or begin < 0:
+        return frozenset()
+    try:
+        leaf = x509.load_pem_x509_certificate(data[begin:])
+    except ValueError:
+        return frozenset()
+    common = (str(one.value) for one in leaf.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME))
+    return frozenset(name.lower() for name in (*material.leaf_facts(leaf).names, *common))

@@ -207,6 +207,13 @@ def files(config: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(reader.files))
 
 
+def places(config: str, state_dir: str) -> dict[str, dict[str, str]]:
+    """Return where each directive of a block stands (FILE:LINE), by the `where` of its site."""
+    reader = _Reader(config, state_dir)
+    reader.read(Path(config), reader.root)
+    return {block.where: block.places for block in reader.blocks}
+
+
 def error_log(config: str) -> str | None:
     """Return the value of server.errorlog, None when it is not a file."""
     reader = _Reader(config, "/nonexistent")

@@ -1,7 +1,4 @@
-"""One server block of nginx, from certificate lines to the one include; only where every line is understood.
-
-Pure: the text of a file in, the text after the change or the reason against it out.
-"""
+"""One server block of nginx, from certificate lines to the one include, where every line is understood."""
 
 from __future__ import annotations
 
@@ -9,6 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import crossplane
+
+from stapleguard.servers import nginx
+from stapleguard.servers.edit import Plan, Refusal, Wanted, file_by_file, lines_of, only_lineage, replaced
+from stapleguard.servers.words import Instance
 
 _PAIR: Final = ("ssl_certificate", "ssl_certificate_key")
 _BROUGHT: Final = frozenset({*_PAIR, "ssl_stapling", "ssl_stapling_file", "ssl_stapling_verify"})
@@ -24,11 +27,39 @@ class Statement:
     arguments: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a block is left alone."""
+def plan(instance: Instance, wanted: Sequence[Wanted]) -> Plan:
+    """Plan the include of each server block; see `edit.Editor`."""
+    del instance
+    return file_by_file(wanted, _change)
 
-    reason: str
+
+def _change(path: str, text: str, group: Sequence[Wanted]) -> str | Refusal:
+    one = only_lineage(group)
+    if isinstance(one, Refusal):
+        return one
+    statements = _blocks(path).get(one.line)
+    if statements is None:
+        return Refusal("it is not understood")
+    return use_include(text, statements, nginx.line(one.live))
+
+
+def _blocks(path: str) -> dict[int, tuple[Statement, ...]]:
+    """Return what stands in each server block of a file itself, by the line of the block."""
+    payload = crossplane.parse(
+        path, single=True, catch_errors=True, strict=False, check_ctx=False, check_args=False
+    )
+    found: dict[int, tuple[Statement, ...]] = {}
+    # A file of sites-enabled begins with the server blocks, nginx.conf has them in its http block.
+    waiting = [one for file in payload["config"] for one in file["parsed"]]
+    while waiting:
+        one = waiting.pop()
+        inner = one.get("block", [])
+        if one["directive"] == "server":
+            found[one["line"]] = tuple(
+                Statement(each["directive"], each["line"], tuple(each["args"])) for each in inner
+            )
+        waiting += inner
+    return found
 
 
 def use_include(text: str, statements: Sequence[Statement], include: str) -> str | Refusal:
@@ -44,17 +75,12 @@ def use_include(text: str, statements: Sequence[Statement], include: str) -> str
     verifies = any(one.name == "ssl_verify_client" and one.arguments != ("off",) for one in statements)
     if not verifies:
         gone += [one for one in statements if one.name == "ssl_trusted_certificate"]
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     for one in gone:
         if not _alone(lines, one):
             return Refusal(f"line {one.line} holds more than {one.name}")
     first = counts["ssl_certificate"][0].line
-    drop = {one.line for one in gone} - {first}
-    return "".join(
-        _replaced(line, include) if number == first else line
-        for number, line in enumerate(lines, 1)
-        if number not in drop
-    )
+    return replaced(text, [first, *(one.line for one in gone)], include)
 
 
 def _alone(lines: Sequence[str], one: Statement) -> bool:
@@ -62,9 +88,3 @@ def _alone(lines: Sequence[str], one: Statement) -> bool:
     if not 0 < one.line <= len(lines):
         return False
     return re.fullmatch(rf"\s*{one.name}\s[^;{{}}#]*;[ \t]*(#[^\n]*)?\r?\n?", lines[one.line - 1]) is not None
-
-
-def _replaced(line: str, include: str) -> str:
-    indent = line[: len(line) - len(line.lstrip())]
-    end = line[len(line.rstrip("\r\n")) :]
-    return f"{indent}include {include};{end}"
