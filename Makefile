@@ -98,7 +98,7 @@ systemd-257: .venv/.done-test $(TRIXIE)/.done
 
 ## clean: remove everything that was made here
 clean:
-	rm -rf .venv .venv-certbot build dist hook/*.egg-info .hypothesis .import_linter_cache
+	rm -rf .venv .venv-certbot .servers build dist hook/*.egg-info .hypothesis .import_linter_cache
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .coverage
 	find hook tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
