@@ -2,14 +2,15 @@
 # PID 1 of a container, before systemd takes its place. It is started in new pid, mount, uts, ipc and cgroup
 # namespaces on a private network by lab/booted.py, and changes nothing outside of them.
 #
-# usage: boot.sh DISK UNIT DROPPED [SOURCE TARGET]...
-# DISK has the directories upper, work and root; DROPPED are the capabilities that nobody in there gets.
+# usage: boot.sh DISK LOWER UNIT DROPPED [SOURCE TARGET]...
+# DISK has the directories upper, work and root; LOWER is the root that they lie over, and stays as it is;
+# DROPPED are the capabilities that nobody in there gets.
 set -eu
-disk=$1 unit=$2 dropped=$3
-shift 3
+disk=$1 lower=$2 unit=$3 dropped=$4
+shift 4
 root=$disk/root
 
-mount -t overlay overlay -o "lowerdir=/,upperdir=$disk/upper,workdir=$disk/work" "$root"
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$disk/upper,workdir=$disk/work" "$root"
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"

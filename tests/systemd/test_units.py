@@ -110,6 +110,26 @@ def test_a_hook_hands_over_and_the_unit_proves(box: Booted, site: Served, since:
     assert list(box.path_in(f"{STATE}/queue").iterdir()) == []
 
 
+def test_this_systemd_accepts_the_units_and_finds_them_tight(box: Booted, site: Served) -> None:
+    place = "/etc/systemd/system"
+    units = [f"{name}.service" for name in ("stapleguard@x", "stapleguard-alert@x", "stapleguard-retry")]
+    units.append("stapleguard-recover.service")
+    analyze = ("systemd-analyze", "--no-pager")
+    paths = [f"{place}/{unit}" for unit in (*units, "stapleguard-retry.timer")]
+    verified = box.run(*analyze, "verify", "--man=no", *paths)
+    assert (verified.status, verified.stderr) == (0, "")
+    for unit in units:
+        limit = 15 if "alert" in unit else 20
+        scored = box.run(*analyze, "security", "--offline=yes", f"--threshold={limit}", f"{place}/{unit}")
+        assert scored.status == 0, scored.stdout.splitlines()[-1]
+        print(scored.stdout.splitlines()[-1])
+    assert box.run(*analyze, "security", "--offline=yes", "--threshold=1", f"{place}/{unit}").status != 0
+    site.drop_in("stapleguard-retry.service", "[Service]\nNoSuchKey=yes\n", "bad")
+    refused = box.run(*analyze, "verify", "--man=no", f"{place}/stapleguard-retry.service").stderr
+    site.drop_in("stapleguard-retry.service", "", "bad")
+    assert "NoSuchKey" in refused
+
+
 def test_without_its_unit_a_hook_stays_in_the_foreground(box: Booted, site: Served) -> None:
     new = site.renew()
     unit = box.path_in("/etc/systemd/system/stapleguard@.service")
@@ -190,7 +210,9 @@ def test_a_trouble_is_told_once_and_once_when_it_is_over(
     assert len(since(f"MESSAGE_ID={ALERT_ID}")) == 1
 
 
-def test_a_killed_worker_is_started_again(box: Booted, site: Served) -> None:
+def test_a_killed_worker_is_started_again_and_nobody_is_paged(
+    box: Booted, site: Served, since: Since
+) -> None:
     new = site.renew()
     assert hook(box).status == 0
     until(lambda: box.show(WORKER, "MainPID") not in ("", "0"), "a running worker")
@@ -198,6 +220,33 @@ def test_a_killed_worker_is_started_again(box: Booted, site: Served) -> None:
     site.until_serves(new)
     until(lambda: box.show(WORKER, "Result") == "success", "the end of the unit")
     assert box.show(WORKER, "NRestarts") >= "1"
+    # systemd 257 starts OnFailure= after every attempt that failed, 252 when no other follows.
+    alert = f"stapleguard-alert@{WORKER}.service"
+    until(lambda: box.show(alert, "ActiveState") == "inactive", "the end of the alert")
+    assert since(f"MESSAGE_ID={ALERT_ID}") == []
+
+
+def test_a_worker_that_dies_each_time_pages_once_and_at_the_end(
+    box: Booted, site: Served, since: Since
+) -> None:
+    alert = f"stapleguard-alert@{WORKER}.service"
+    dies = "[Unit]\nStartLimitBurst=3\n[Service]\nExecStart=\nExecStart=/bin/sh -c 'kill -KILL $$$$'\n"
+    site.drop_in("stapleguard@.service", dies, "zz")
+    try:
+        box.run("systemctl", "start", WORKER)
+        until(lambda: box.show(WORKER, "ActiveState") == "failed", "the limit")
+        since.wait(f"MESSAGE_ID={ALERT_ID}", f"FAILED_UNIT={WORKER}")
+        until(lambda: box.show(alert, "ActiveState") == "inactive", "the end of the alert")
+        entries = box.journal(after=since.cursor)
+        (paged,) = [at for at, one in enumerate(entries) if one.get("MESSAGE_ID") == ALERT_ID]
+        limit = [at for at, one in enumerate(entries) if "repeated too quickly" in str(one["MESSAGE"])]
+        assert limit[0] < paged
+        assert box.show(WORKER, "NRestarts") == "3"
+    finally:
+        site.drop_in("stapleguard@.service", "", "zz")
+    assert box.run("systemctl", "reset-failed").status == 0
+    assert box.run("systemctl", "start", WORKER).status == 0
+    since.wait(f"MESSAGE_ID={OVER_ID}")
 
 
 def test_a_hook_during_a_run_is_not_lost(box: Booted, site: Served) -> None:

@@ -16,7 +16,7 @@ from stapleguard.cli.arguments import settings
 from stapleguard.cli.telling import Teller, announce, book
 from stapleguard.config import Config
 from stapleguard.disk import StateDirectory
-from stapleguard.host import SystemClock
+from stapleguard.host import SystemClock, stays_failed
 from stapleguard.model import ExitStatus, Json, UsageError, Verdict
 
 _NO_TROUBLE: Final = frozenset(
@@ -48,9 +48,12 @@ def _unit(arguments: argparse.Namespace) -> int:
     ) as error:  # the trouble may be this very file; the journal has to hear of it all the same
         sys.stderr.write(f"stapleguard: no channel is used: {error.message}\n")
         config = Config()
+    bad = ended not in ("", "success")
+    # From 254 on OnFailure= follows every attempt of a unit with Restart=; the last one is what counts.
+    final = bad and stays_failed(unit)
     with book(state) as lent:
         told_itself = status in _NO_TROUBLE or (status in _VERDICTS and bool(lent[0]))
-        if ended not in ("", "success") and not (ended == "exit-code" and told_itself):
+        if final and not (ended == "exit-code" and told_itself):
             lent[0] = trouble.crashed(lent[0], unit, f"{ended} {status}".strip(), clock.now())
     news = announce(Teller(state, config, clock), unit)
     if arguments.json:

@@ -167,7 +167,9 @@ CERTIFICATES: Final[Mapping[Code, Entry]] = {
         "(3) A private CA is fine if you say so: `--ca-file ROOT.pem`. "
         "(4) A missing intermediate: see `stapleguard explain served.chain-incomplete`. "
         "(5) A public root that this host does not know: `apt-get install --only-upgrade "
-        "ca-certificates`.",
+        "ca-certificates`. "
+        "(6) Expired: the renewal failed, or this server was not reloaded since; `certbot certificates` "
+        "tells which.",
         "RFC 5280 section 6.1",
     ),
     Code.SERVED_UNREACHABLE: Entry(
@@ -193,7 +195,10 @@ CERTIFICATES: Final[Mapping[Code, Entry]] = {
         "(3) Read the server's error log at this second; a key that does not match, a file that is "
         "unreadable or protocols that do not meet (`ssl_protocols TLSv1.2 TLSv1.3;`) are named there. "
         "(4) Unknown name: some servers refuse an SNI they do not serve (`ssl_reject_handshake`); check "
-        "the spelling.",
+        "the spelling. "
+        "(5) A server that is asked for STARTTLS and refuses: `openssl s_client -starttls smtp -connect "
+        "HOST:PORT` (or imap, pop3, ldap, postgres); Postfix needs `smtpd_tls_security_level = may`, Dovecot "
+        "`ssl = yes`, slapd `TLSCertificateFile`, PostgreSQL `ssl = on`.",
         "RFC 8446 section 6.2",
     ),
     Code.SERVED_NODE_DIFFERS: Entry(

@@ -35,7 +35,7 @@ from stapleguard.host.proc import (
     unit_of,
     working_directory,
 )
-from stapleguard.host.systemd import Timer, booted, start, systemctl, timer
+from stapleguard.host.systemd import Timer, booted, start, stays_failed, systemctl, timer
 from stapleguard.host.vantage import Tried, Try, differs, try_as
 
 __all__ = [
@@ -78,6 +78,7 @@ __all__ = [
     "signalled",
     "start",
     "started_at",
+    "stays_failed",
     "systemctl",
     "timer",
     "try_as",

@@ -29,6 +29,16 @@ def systemctl(*words: str, timeout: float = _SECONDS) -> Completed:
     return run(["systemctl", "--no-ask-password", "--no-pager", *words], timeout)
 
 
+def stays_failed(unit: str) -> bool:
+    """Whether a unit that ended badly is left at that; true, too, where systemd cannot tell.
+
+    False for one that is about to be started again (Restart=), or has been by now.
+    """
+    done = systemctl("show", "--property=LoadState", "--property=ActiveState", "--", unit)
+    told = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    return told.get("LoadState") != "loaded" or told.get("ActiveState") == "failed"
+
+
 @dataclass(frozen=True, slots=True)
 class Timer:
     """A timer as systemd has it; `next_at` and `last_at` are UTC, None where there is no such moment."""
