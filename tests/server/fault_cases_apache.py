@@ -44,6 +44,7 @@ DEFAULTS: Make = both(
     directive("SSLStaplingReturnResponderErrors", None), directive("SSLStaplingFakeTryLater", None)
 )
 """What Apache does when nobody tells it: it passes on what it gets."""
+PATIENT = directive("SSLStaplingResponderTimeout", None)
 NO_CACHE = main("SSLStaplingCache", None)
 FORCED = directive("SSLStaplingForceURL", f"http://{OTHER}:81/")
 
@@ -105,6 +106,12 @@ KEPT_BACK: tuple[Case, ...] = (
     Case("garbage", "responder.not-ocsp", says(Said(body=b"this is no DER"))),
     Case("empty body", "responder.not-ocsp", says(Said(body=b""))),
     Case("takes and is silent", "responder.slow", says(Said(silent=True))),
+    Case(
+        "takes and is silent, for as long as Apache waits",
+        "responder.slow",
+        both(PATIENT, says(Said(silent=True))),
+    ),
+    Case("dropped, for as long as Apache waits", "net.blocked", both(PATIENT, BLOCK)),
     Case("closes without answer", "net.reset", says(Said(closes=True))),
     Case("name unknown everywhere", "dns.name-not-found", name_unknown_everywhere),
     Case("tryLater", "ocsp.try-later", says(unsuccessful(STATUS.TRY_LATER))),

@@ -25,7 +25,7 @@ from lab.faults import (
     Said,
 )
 from lab.process import until
-from stapleguard.rehearsal.authority import AnswerOptions, LeafOptions, Signer
+from stapleguard.rehearsal.authority import AnswerOptions, LeafOptions, Signer, refuse
 
 Make = Callable[[Lab], None]
 STATUS = ocsp.OCSPResponseStatus
@@ -122,6 +122,20 @@ def staple_file(other: bool = False, **options: object) -> Make:
         lab.staple(AnswerOptions(**options), about)  # type: ignore[arg-type]
 
     return make
+
+
+def staple_text(text: bytes) -> Make:
+    """Write something else in the place of an answer."""
+
+    def make(lab: Lab) -> None:
+        lab.issue()
+        lab.server.staple(lab, text)
+
+    return make
+
+
+def refused_file(status: ocsp.OCSPResponseStatus) -> Make:
+    return staple_text(refuse(status))
 
 
 def _now() -> datetime:

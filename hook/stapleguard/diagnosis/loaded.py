@@ -8,7 +8,7 @@ from typing import Final
 
 from stapleguard.diagnosis import remedies
 from stapleguard.diagnosis.facts import Facts, Symptom
-from stapleguard.diagnosis.naming import SICK, fetches, issuer_missing, named
+from stapleguard.diagnosis.naming import fetches, issuer_missing, named, sick
 from stapleguard.finding import Code, Finding, criticals
 from stapleguard.model import Severity
 from stapleguard.ocsp import Acceptance
@@ -20,6 +20,7 @@ _TELLING: Final = (
     Code.SERVER_ISSUER_MISSING,
 )
 """What a refusal may be about; then that it refuses follows from it."""
+_NO_ISSUER: Final = Code.SERVER_ISSUER_MISSING
 
 
 def refused(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
@@ -28,7 +29,9 @@ def refused(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     if server is None or not server.load.refused:
         return
     said = server.load.refused
-    told = next((one for one in server.load.findings if one.code in _TELLING), None)
+    telling = [one for one in server.load.findings if one.code in _TELLING]
+    # HAProxy guesses: it says the same of a certificate that names no responder.
+    told = next((one for one in telling if one.code is not _NO_ISSUER or not server.issuer_found), None)
     if told is not None:
         remedy = remedies.test_refuses(server, told)
         if told.code is Code.SERVER_ISSUER_MISSING:
@@ -50,7 +53,7 @@ def cache(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     block = server.block if server else None
     if server is None or block is None or not block.on or block.cache is None or block.cache.value:
         return
-    sick = facts.symptom in SICK or not server.running
+    heavy = sick(facts) or not server.running
     yield named(
         Code.SERVER_CACHE_MISSING,
         server.config,
@@ -58,8 +61,24 @@ def cache(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
         f"{server.kind} does not start with that",
         [f"{block.stapling.where}: {server.manner.stapling} on", "no SSLStaplingCache outside of every host"],
         ["an SSLStaplingCache in the main server's configuration"],
-        severity=Severity.CRITICAL if sick else Severity.WARNING,
+        severity=Severity.CRITICAL if heavy else Severity.WARNING,
         remedy=remedies.no_cache(server),
+    )
+
+
+def key(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
+    """The key on disk is of another certificate, which its test does not say."""
+    server = facts.server
+    block = server.block if server else None
+    if server is None or block is None or server.key_fits:
+        return
+    yield named(
+        Code.MATERIAL_KEY_MISMATCH,
+        block.certificate.value,
+        f"{block.key.value} ({block.key.where}) is not the key of {block.certificate.value}: "
+        f"{server.kind} does not start with that, and its test does not compare them",
+        [f"{block.certificate.where}: {block.certificate.value}", f"{block.key.where}: {block.key.value}"],
+        ["a key and a certificate of the same public key in these files"],
     )
 
 
@@ -80,7 +99,7 @@ def stopped(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
 def block(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     """What the server block itself rules out."""
     server = facts.server
-    if server is None or server.block is None or facts.symptom not in SICK:
+    if server is None or server.block is None or not sick(facts):
         return
     block = server.block
     if block.variable is not None:
@@ -136,9 +155,19 @@ def staple_file(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             f"the staple file {file.path} does not pass: {why}",
             [f"{where}: {name} {file.path}", why],
             ["an answer in that file that the judge accepts"],
-            severity=Severity.CRITICAL if bad or facts.symptom in SICK else Severity.WARNING,
+            severity=Severity.CRITICAL if bad or sick(facts) else Severity.WARNING,
             remedy=remedies.staple_file(server, file),
         )
+        for one in judged.findings if judged and bad else ():
+            if one.critical:
+                yield named(
+                    one.code,
+                    file.path,
+                    f"{file.path}: {one.message}",
+                    [f"the judge on {file.path}: {one.message}"],
+                    ["an answer in that file that the judge accepts"],
+                    severity=Severity.WARNING,
+                )
     elif facts.symptom is Symptom.BAD and server.block.certificates > 1:
         yield named(
             Code.SERVER_STAPLE_FILE_BAD,
@@ -163,7 +192,7 @@ def staple_file(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
 def unloaded(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
     """Right on disk, wrong on the wire, and the disk is newer: nobody has reloaded."""
     server = facts.server
-    if server is None or facts.symptom not in SICK or not server.load.changed_since or criticals(found):
+    if server is None or not sick(facts) or not server.load.changed_since or criticals(found):
         return
     if any(door.reply.code is not None for door in facts.doors):
         return

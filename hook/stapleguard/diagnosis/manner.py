@@ -56,6 +56,8 @@ class Manner:
     """How it is kept from passing on a bad answer; {block}."""
     proxy: str = ""
     """{where}"""
+    by_hand: str = ""
+    """What helps where it refuses an answer since a delegate signed it, and there is no setting for that."""
 
 
 UNKNOWN: Final = Manner()

@@ -14,6 +14,13 @@ SICK: Final = frozenset({Symptom.ABSENT, Symptom.PARTIAL, Symptom.BAD})
 """A staple is missing or bad."""
 
 
+def sick(facts: Facts) -> bool:
+    """Whether a staple is missing or bad; or the fetching itself may be what ends the handshakes."""
+    block = facts.server.block if facts.server and facts.server.running else None
+    holds = block is not None and block.on and block.fetches and block.in_handshake
+    return facts.symptom in SICK or (facts.symptom is Symptom.UNSEEN and holds)
+
+
 def named(
     code: Code,
     subject: str,
@@ -42,9 +49,9 @@ def passes_on(facts: Facts) -> bool:
 
 def weigh(facts: Facts) -> Severity:
     """How much a fault on the way to the responder matters: nothing is missing, or somebody else fetches."""
-    if facts.symptom in SICK and fetches(facts):
+    if sick(facts) and fetches(facts):
         return Severity.CRITICAL
-    return Severity.WARNING if facts.symptom in SICK else Severity.INFO
+    return Severity.WARNING if sick(facts) else Severity.INFO
 
 
 def issuer_missing(server: Server, why: Sequence[str]) -> Finding:

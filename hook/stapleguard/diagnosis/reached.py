@@ -8,7 +8,7 @@ from typing import Final
 from stapleguard.diagnosis import remedies
 from stapleguard.diagnosis.facts import Door, Facts, Name, Reply
 from stapleguard.diagnosis.manner import UNKNOWN, Resolving
-from stapleguard.diagnosis.naming import SICK, fetches, named, passes_on, weigh
+from stapleguard.diagnosis.naming import fetches, named, passes_on, sick, weigh
 from stapleguard.finding import Code, Finding
 from stapleguard.model import Severity
 
@@ -131,7 +131,7 @@ def slow(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             f"{door.url} at {door.where} answers well, but only after {reply.seconds:.1f} s",
             [said(door, one) for one in door.replies],
             [f"an answer within {SLOW:g} s"],
-            severity=weigh(facts) if facts.symptom in SICK else Severity.WARNING,
+            severity=weigh(facts) if sick(facts) else Severity.WARNING,
             remedy=remedies.door(facts, Code.RESPONDER_SLOW, door, ()),
         )
 

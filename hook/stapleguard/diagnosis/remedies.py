@@ -265,6 +265,11 @@ def passing_on(server: Server, block: Block) -> str:
     )
 
 
+def by_hand(server: Server) -> str:
+    """It has no setting for it."""
+    return _steps(server.manner.by_hand, load_again(server))
+
+
 def trust(server: Server, block: Block) -> str:
     """The anchors do not lead to a root."""
     at = block.trusted.where or block.where

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from stapleguard import host, material, ocsp
 from stapleguard.diagnosis.facts import (
@@ -27,6 +28,7 @@ from stapleguard.diagnosis.facts import (
     Trust,
     Unseen,
 )
+from stapleguard.diagnosis.manner import Manner
 from stapleguard.disk import read_bounded
 from stapleguard.engine.world import World
 from stapleguard.finding import Code, Finding
@@ -73,12 +75,14 @@ def owner(world: World, endpoint: Endpoint) -> Owner:
     if listening:
         return Owner(None)
     # Who holds a socket is hidden from other users: then its files have to say it.
-    named = [one for one in found if chart(one, endpoint, None)[0] is not None]
+    charts = [(one, *chart(one, endpoint, None)) for one in found]
+    named = [one for one, block, _ in charts if block is not None]
     for one in named:
         if one.master is not None:
             why = "the sockets of other users' processes are hidden; its configuration names this place"
             return Owner(one, (Unseen(f"who listens on port {endpoint.port}", why, "root"),))
-    return Owner(next(iter(named), None))
+    hidden = tuple(told for one, _, unseen in charts if one.master is not None for told in unseen)
+    return Owner(next(iter(named), None), hidden)
 
 
 def _installations(world: World) -> tuple[Instance, ...]:
@@ -145,12 +149,16 @@ def look_at(
 
 def bystander(program: Observed, endpoint: Endpoint | None) -> Server:
     """Say of a program that is only looked at what it can do: its files are not read."""
-    block = Block(
-        f"{program.name} at {endpoint}",
-        Setting(("on",)),
-        fetches=program.ability is Ability.FETCHES,
-    )
-    return Server(program.name, "", "", running=True, block=block)
+    where = f"{program.name} at {endpoint}"
+    match program.ability:
+        case Ability.FETCHES | Ability.NOTHING:
+            block = Block(where, Setting(("on",)), fetches=program.ability is Ability.FETCHES)
+        case Ability.FILE:
+            block = Block(where, fetches=False)
+        case _ as never:
+            assert_never(never)
+    manner = Manner(stapling="staple file", turn_on=f"{program.name} takes a file: {program.advice}.")
+    return Server(program.name, "", "", running=True, block=block, manner=manner)
 
 
 # --- files -----------------------------------------------------------------------------------------------
@@ -187,9 +195,19 @@ def _with_files(
         server,
         issuer_sent=behind,
         issuer_found=behind or any(material.issued(mine, one) for one in anchors),
+        key_fits=_key_fits(found.key.value, sent[0]),
         trust=_trust(issuer, (*sent[1:], *above, *anchors), anchors),
         staple_file=_staple_file(world, found, mine, issuer, instance) if _by_file(found) else None,
     )
+
+
+def _key_fits(path: str, certificate: x509.Certificate) -> bool:
+    """Whether a key file belongs to a certificate; also where it is not named, or not ours to read."""
+    try:
+        key = serialization.load_pem_private_key(Path(path).read_bytes(), None) if path else None
+    except (OSError, TypeError, *material.REFUSALS):
+        return True
+    return key is None or key.public_key() == certificate.public_key()
 
 
 def _by_file(found: Block) -> bool:

@@ -133,7 +133,9 @@ def _concluded(world: World, case: Case, more: Sequence[Finding], extra: dict[st
     facts = facts_of(world, case)
     found = infer(facts)
     lasting = [one for one in found if one.critical and one not in facts.handshakes]
-    unexplained = all(one.code is Code.RESPONDER_SLOW for one in lasting)
+    comes = any(door.reply.code is None for door in facts.doors)
+    nothing = case.program is None and not lasting
+    unexplained = nothing or (comes and all(one.code is Code.RESPONDER_SLOW for one in lasting))
     if facts.symptom in (Symptom.ABSENT, Symptom.PARTIAL) and unexplained and case.endpoint is not None:
         # It may have come while we looked: a slow responder, a worker that was still cold.
         proof = prove(hurried(world), Target((case.endpoint,)), _AGAIN_SECONDS)

@@ -196,6 +196,10 @@ def _ask(
         return _reply(world, method, fetched, *certified)
 
     replies = at_once([_bound(once, method) for method in methods])
+    portal = next((one for one in replies if one.code is Code.RESPONDER_NOT_OCSP and one.location), None)
+    if portal is not None and replies[0].code is Code.RESPONDER_HTTP_ERROR:
+        # A POST is not led on, so what is there only the GET shows.
+        replies[0] = replace(replies[0], code=portal.code, text=portal.text)
     shown = _host(plan.proxy) if plan.proxy else plan.address
     port = (urlsplit(plan.proxy).port or 80) if plan.proxy else plan.port
     return Door(plan.url, shown, port, tuple(replies), plan.named_by, plan.proxy)

@@ -95,6 +95,8 @@ def facts_of(world: World, case: Case) -> Facts:
     server = seen.server if seen else None
     if case.program is not None:
         server = bedside.bystander(case.program, case.endpoint)
+        what = f"the configuration and the log of {case.program.name}"
+        unseen.append(Unseen(what, f"it is only looked at: {case.program.advice}", "a look by hand"))
     if leaf is not None and urls and case.issuer is None:
         why = "the issuer is not known, so no question can be asked"
         unseen.append(Unseen("the responder's answer", why, "--ca-file"))

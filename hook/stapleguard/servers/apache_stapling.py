@@ -71,7 +71,10 @@ def heard(instance: Instance, block: Block | None, leaf: x509.Certificate | None
     """Read its main log and that of the virtual host, from the last load on."""
     config = apache.load(instance)
     main = apache.log_path(instance, config, config.main.first("errorlog"))
-    text, unseen = hearing.from_place(apache.KIND, main, instance.master)
+    if main is not None:
+        text, unseen = hearing.from_file(main)
+    else:
+        text, unseen = hearing.from_syslog(apache.KIND, instance.master)
     lines, since = recent(text)
     more: list[Unseen] = [*unseen]
     for path in dict.fromkeys(_own_logs(instance, config, block)):
@@ -152,4 +155,6 @@ def _block(instance: Instance, config: apache_config.Config, scope: apache_confi
         errors=errors,
         made_up=errors if errors.value == "off" else switch("sslstaplingfaketrylater", "on"),
         proxy=setting("sslocspproxyurl"),
+        in_handshake=not managed,
+        key=path("sslcertificatekeyfile"),
     )

@@ -53,6 +53,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(r"Unable to parse OCSP response", Code.SERVER_STAPLE_FILE_BAD, Code.OCSP_MALFORMED),
     Fault(r"OCSP response status not successful", Code.SERVER_STAPLE_FILE_BAD, Code.OCSP_TRY_LATER),
     Fault(r"impossible to compute the OCSP certificate ID", Code.SERVER_ISSUER_MISSING),
+    Fault(r"OCSP auto-update set to 'on' but an error occurred", Code.SERVER_ISSUER_MISSING),
     Fault(r"OCSP[^.]*\.+ Content will be ignored", Code.SERVER_STAPLE_FILE_BAD),
     Fault(r"<OCSP-UPDATE> \S+ 2 ", Code.RESPONDER_HTTP_ERROR),
     Fault(r"<OCSP-UPDATE> \S+ 3 ", Code.RESPONDER_NOT_OCSP),

@@ -41,6 +41,9 @@ MANNER: Final = Manner(
     "never /etc/hosts: at {where} name one that answers in the place of {bad}.",
     passes_on="HAProxy checks neither the signature of a file nor whether an answer says revoked: take "
     "FILE.ocsp, or `ocsp-update on`, away from the certificate ({block}) until the answer is right.",
+    by_hand="The check of `ocsp-update` takes the issuer's own signature only: turn it off for this "
+    "certificate and write the answer to FILE.ocsp, which is not checked so (stapleguard renews it: "
+    '`prime = "file"`).',
     proxy="At {where} mend `ocsp-update.httpproxy`, or remove the line.",
 )
 

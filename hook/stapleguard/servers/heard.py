@@ -23,18 +23,19 @@ def oldest(pids: Sequence[int]) -> float | None:
     return min((at for one in pids if (at := host.started_at(one)) is not None), default=None)
 
 
-def from_place(kind: str, path: str | None, master: int | None) -> Text:
-    """Read the end of a log file; without one the journal, or what its standard error goes to."""
-    if path is not None:
-        return from_file(path)
+def from_output(kind: str, master: int | None) -> Text:
+    """Read what a server writes to its standard error: the journal of its unit, or the file that it is."""
+    output = host.output_of(master) if master is not None and host.unit_of(master) is None else None
+    return from_file(output) if output is not None else from_syslog(kind, master)
+
+
+def from_syslog(kind: str, master: int | None) -> Text:
+    """Read what a server hands to syslog, where the journal has it."""
     if master is None:
         return "", ()
     unit = host.unit_of(master)
     if unit is not None:
         return from_journal(unit)
-    output = host.output_of(master)
-    if output is not None:
-        return from_file(output)
     return "", (Unseen(f"{kind}'s log", "it does not go to a file", "the place that its output goes to"),)
 
 

@@ -96,4 +96,7 @@ def heard(instance: Instance, block: Block | None, leaf: x509.Certificate | None
 
 
 def _log(instance: Instance) -> hearing.Text:
-    return hearing.from_place(lighttpd.KIND, lighttpd.error_log(instance), instance.master)
+    path = lighttpd.error_log(instance)
+    if path is not None:
+        return hearing.from_file(path)
+    return hearing.from_output(lighttpd.KIND, instance.master)

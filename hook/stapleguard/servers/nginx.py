@@ -42,6 +42,7 @@ __all__ = [
     "leaving",
     "line",
     "log_findings",
+    "logs_to",
     "reload",
     "render",
     "sites",
@@ -185,10 +186,17 @@ def error_log(instance: Instance) -> str | None:
     """
     build = _build(instance.binary)
     options = _options(list(instance.arguments))
-    given = nginx_config.main_error_log(instance.config) or options.get("e") or build.error_log
+    given = logs_to(instance)
     if given == "stderr" or given.startswith(("syslog:", "memory:")):
         return None
     return str(Path("/", build.prefix, options.get("p", ""), given))
+
+
+def logs_to(instance: Instance) -> str:
+    """Return where stapling is written to, as it is configured: a path, `stderr`, or `syslog:...`."""
+    options = _options(list(instance.arguments))
+    given = nginx_config.main_error_log(instance.config) or options.get("e")
+    return given or _build(instance.binary).error_log
 
 
 def line(live: str) -> str:

@@ -80,7 +80,13 @@ def loaded_at(instance: Instance) -> float | None:
 def heard(instance: Instance, block: Block | None, leaf: x509.Certificate | None) -> Heard:
     """Read the lines of its workers, and of their load, in its log."""
     del leaf
-    text, unseen = hearing.from_place(nginx.KIND, nginx.error_log(instance), instance.master)
+    path = nginx.error_log(instance)
+    if path is not None:
+        text, unseen = hearing.from_file(path)
+    elif nginx.logs_to(instance) == "stderr":
+        text, unseen = hearing.from_output(nginx.KIND, instance.master)
+    else:
+        text, unseen = hearing.from_syslog(nginx.KIND, instance.master)
     lines = recent(text, nginx.workers(instance), loaded_at(instance) or 0.0)
     return Heard(_about(nginx.log_findings("\n".join(lines)), block), unseen)
 
