@@ -46,8 +46,9 @@ from stapleguard.wire.handshake import Limits, observe
 ended = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: ended.set())
 address, name = sys.argv[1:]
+ask = Ask(Endpoint(name, 443, name, address))
 while not ended.wait(0.02):
-    for one in observe([Ask(Endpoint(name, 443, name, address))], Limits(5, 5), now=lambda: datetime.now(UTC)):
+    for one in observe([ask], Limits(5, 5), now=lambda: datetime.now(UTC)):
         serial = x509.load_der_x509_certificate(one.chain[0]).serial_number if one.chain else 0
         print(serial, one.staple is not None, flush=True)
 """
@@ -184,6 +185,7 @@ class Theatre:
     foreground: Foreground | None = None
     version: int = 0
     first: Issued | None = None
+    prefix: tuple[str, ...] = ()
     line: str = ""
     own: str = ""
     main: str = ""
@@ -250,7 +252,7 @@ class Theatre:
 
     def argv(self, *words: str) -> list[str]:
         files = ["--config", f"{self.home}/c.toml", "--state-dir", str(self.state)]
-        return [*self.inside, sys.executable, "-m", "stapleguard", *files, *words]
+        return [*self.inside, *self.prefix, sys.executable, "-m", "stapleguard", *files, *words]
 
     def deploy(self, apart: bool = False) -> Ended:
         """Deploy on the server's host, or on the other one, while a client looks again and again."""
@@ -289,7 +291,8 @@ class Theatre:
 
     def firewall(self, rule: str) -> None:
         """Have the firewall of the server's host do this with what leaves it."""
-        text = f"table inet lab {{ chain out {{ type filter hook output priority 0; policy accept; {rule}; }}; }}"
+        chain = f"type filter hook output priority 0; policy accept; {rule};"
+        text = f"table inet lab {{ chain out {{ {chain} }}; }}"
         self.cluster.web[0].run("nft", "-f", "-", words=text)
 
     def another_resolver(self) -> Resolver:

@@ -1,4 +1,4 @@
-"""Renewals that cannot work, each in its own way, and what has to become of them before they are published."""
+"""Renewals that cannot work, each in its own way, and what becomes of them before they are published."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FETCHING = (NGINX, APACHE, HAPROXY_28)
 class Case:
     """One fault that is made between two deployments.
 
-    `status` and `cause` are those of the second one. With `held` the first certificate is served all the time,
-    with its staple, and nothing is published; without, the fault is said before it is published all the same.
+    `status` and `cause` are those of the second one. With `held` the first certificate is served all the
+    time, with its staple, and nothing is published; without, the fault is said before it is published.
     """
 
     name: str
@@ -83,7 +83,10 @@ def _no_cache(at: Theatre) -> None:
 def _delegate_without_anchors(at: Theatre) -> None:
     """The block asks for client certificates, so the include may not give it anchors of its own."""
     (at.home / "clients.pem").write_bytes(at.authority.create(datetime.now(UTC)).trusted_pem())
-    at.own = f'ssl_verify_client optional; ssl_client_certificate "{at.home}/clients.pem"; ssl_stapling_verify on;\n'
+    at.own = (
+        f'ssl_verify_client optional; ssl_client_certificate "{at.home}/clients.pem";\n'
+        "ssl_stapling_verify on;\n"
+    )
     at.responder.said = Said(answer=AnswerOptions(signer=Signer.DELEGATE))
 
 
