@@ -22,13 +22,8 @@ from stapleguard.model import Verdict
 def check_lineage(world: World, name: str, sources: Sequence[str], timeout: float) -> Result:
     """Look at every place that serves a deployed or configured lineage; compare with what it should serve."""
     live = world.state.live(name)
-    # What is deployed is compared; what the ACME client has is only looked at where nothing is deployed yet.
-    origin = (str(world.state.live_path(name)),) if live else tuple(sources)
-    certificates, faults = (
-        intake.take_in(world, origin, world.config.lineage(name).names) if origin else ((), ())
-    )
-    names = tuple(dict.fromkeys(one for each in certificates for one in each.material.facts.names))
-    found = survey(world, name, sources, names)
+    certificates, faults = intake.take_standing(world, name, sources)
+    found = survey(world, name, sources, intake.names_of(certificates))
     revival = revive(world, name, live, found)
     target = revival.target if live else Target(found.endpoints, tuple(one.expected for one in certificates))
     if not found.endpoints:

@@ -48,8 +48,7 @@ def deploy(world: World, name: str, sources: Sequence[str], budget: Budget) -> R
     world.say(
         f"read {name}: leaf {facts.sha256[:12]}, {facts.key_type.value}, until {facts.not_after:%Y-%m-%d}"
     )
-    names = tuple(dict.fromkeys(one for each in certificates for one in each.material.facts.names))
-    found = survey(world, name, sources, names)
+    found = survey(world, name, sources, intake.names_of(certificates))
     run = Run(world, name, budget, certificates, found, _record(world, name, certificates))
     run.findings += findings
     _introduce(run)

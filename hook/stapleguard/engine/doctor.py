@@ -74,13 +74,8 @@ _OF_THE_PLACE: Final = frozenset({Code.DNS_NAME_NOT_FOUND, Code.SERVED_NODE_DIFF
 
 def doctor_lineage(world: World, name: str, sources: Sequence[str], timeout: float) -> Result:
     """Find out what is wrong with a deployed or configured lineage, wherever it is served."""
-    live = world.state.live(name)
-    origin = (str(world.state.live_path(name)),) if live else tuple(sources)
-    certificates, faults = (
-        intake.take_in(world, origin, world.config.lineage(name).names) if origin else ((), ())
-    )
-    names = tuple(dict.fromkeys(one for each in certificates for one in each.material.facts.names))
-    found = survey(world, name, sources, names)
+    certificates, faults = intake.take_standing(world, name, sources)
+    found = survey(world, name, sources, intake.names_of(certificates))
     extra: dict[str, Json] = {"lineage": name, "mode": found.mode.value}
     if not found.endpoints:
         nowhere = find(Code.SERVED_UNREACHABLE, name, f"no web server of this host is known to serve {name}")

@@ -71,6 +71,19 @@ def take_live(
     return _gated(world, [read_lineage(live, one) for one in suffixes or [""]], names, str(live))
 
 
+def take_standing(
+    world: World, name: str, sources: Sequence[str]
+) -> tuple[tuple[Certificate, ...], tuple[Finding, ...]]:
+    """Read and gate what is deployed; what the ACME client has, only where nothing is deployed yet."""
+    names = world.config.lineage(name).names
+    return take_live(world, name, names) if world.state.live(name) else take_in(world, sources, names)
+
+
+def names_of(certificates: Sequence[Certificate]) -> tuple[str, ...]:
+    """List the names that they are for, each once."""
+    return tuple(dict.fromkeys(one for each in certificates for one in each.material.facts.names))
+
+
 def _gated(
     world: World, lineages: Sequence[SourceFiles | Finding], names: Sequence[str], where: str
 ) -> tuple[tuple[Certificate, ...], tuple[Finding, ...]]:
