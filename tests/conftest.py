@@ -37,6 +37,7 @@ sys.addaudithook(_guard)
 _GROUPS = {"server": "host", "crash": "host", "systemd": "container"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell pytest-xdist what must not run at the same time."""
     here = Path(__file__).parent
