@@ -24,7 +24,7 @@ rehearse: setup
 ## test: run the tests, after installing what they need (a part of them: make test ARGS="-k judge")
 test: .venv/.done-test
 	@sh tests/install-tools
-	@.venv/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@.venv/bin/python -m pytest -n 2 $(ARGS)
 
 ## lint: style, types, rooms, and whether the generated pages are fresh
 lint: .venv/.done-lint

@@ -97,7 +97,7 @@ def test_haproxy_says_why_it_leaves_a_staple_aside(
 
 def test_a_key_of_another_certificate_is_named(tmp_path: Path) -> None:
     for recipe in (HAPROXY, LIGHTTPD):
-        home = tmp_path / recipe.kind
+        home = tmp_path / recipe.kind[0]  # the path of a socket may not be long
         home.mkdir()
         with guarded(recipe, home) as on:
             on.open()
