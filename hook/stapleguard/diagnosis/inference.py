@@ -112,7 +112,7 @@ def _trust(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             yield named(
                 Code.SERVER_TRUST_MISSING,
                 block.trusted.where or block.where,
-                f"the answer's signer is to be verified, and {file} does not lead from it to a root",
+                f"{server.manner.verify} is on, and {file} does not lead from the answer's signer to a root",
                 [
                     f"the answer is signed by {reply.signer.value}",
                     f"{server.manner.anchors}: {server.trust.value}",
@@ -301,10 +301,14 @@ def _served(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
             if server is not None and block is not None and server.manner.passes_on and not by_file:
                 one = replace(one, remedy=remedies.passing_on(server, block))  # noqa: PLW2901
             yield replace(one, severity=Severity.WARNING) if by_file or made_up else one
-        elif one.code.value.startswith("ocsp.") and facts.symptom is Symptom.BAD:
-            yield replace(one, severity=Severity.WARNING)
         else:
-            yield one
+            yield replace(one, severity=Severity.WARNING) if one in beside(facts) else one
+
+
+def beside(facts: Facts) -> tuple[Finding, ...]:
+    """What is bad about the staple that is served: who serves it is named, and this stands beside it."""
+    told = (one for one in facts.handshakes if one.code.value.startswith("ocsp."))
+    return tuple(told) if facts.symptom is Symptom.BAD else ()
 
 
 _RULES: Final[tuple[_Rule, ...]] = (

@@ -23,8 +23,9 @@ class Resolving(Enum):
 class Manner:
     """What a server does by itself, the names of its directives, and what mends which fault.
 
-    `method` is what it asks the responder by. `anchors` is the directive that names what it verifies a
-    delegate with, '' where it verifies nobody.
+    `method` is what it asks the responder by. `verify` is the directive that makes it verify a delegate,
+    `anchors` the one that says by what; '' where it has none. `block` is what its configuration for one
+    site is called.
     """
 
     method: str = "GET"
@@ -33,6 +34,8 @@ class Manner:
     file: str = "the staple file"
     responder: str = ""
     anchors: str = ""
+    verify: str = ""
+    block: str = "place"
     unit: str = ""
     again: str = "Reload the server: most wait for minutes after a failure (nginx 300 s, Apache up to 1 h)."
     reloads: str = "reload the server"

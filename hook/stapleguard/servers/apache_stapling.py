@@ -21,6 +21,7 @@ MANNER: Final = Manner(
     stapling="SSLUseStapling",
     file="",
     responder="SSLStaplingForceURL",
+    block="virtual host",
     unit="apache2",
     again="`apachectl configtest && apachectl graceful`: Apache keeps a failure for up to an hour "
     "(SSLStaplingErrorCacheTimeout, and 3600 seconds for a try-later of its own).",

@@ -24,6 +24,7 @@ MANNER: Final = Manner(
     resolving=Resolving.OWN,
     stapling="a staple (FILE.ocsp, or `ocsp-update on`)",
     file="FILE.ocsp",
+    block="bind line",
     unit="haproxy",
     again="`update ssl ocsp-response FILE` on its stats socket where it fetches itself (2.8 and later), else "
     "`haproxy -c -f haproxy.cfg && systemctl reload haproxy`: it reads files at a reload only.",
