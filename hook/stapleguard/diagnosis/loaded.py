@@ -114,7 +114,7 @@ def block(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
         return
     if not block.on:
         where, name = block.stapling.where or block.where, server.manner.stapling
-        said = f"{where}: {name} off" if block.stapling.where else f"{where}: no {name} in force"
+        said = f"{where}: {server.manner.off}" if block.stapling.where else f"{where}: no {name} in force"
         yield named(
             Code.SERVER_STAPLING_DISABLED,
             where,

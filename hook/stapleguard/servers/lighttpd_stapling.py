@@ -21,6 +21,7 @@ _ABOVE: Final = "ssl.ca-file"
 
 MANNER: Final = Manner(
     stapling=_FILE,
+    off=f"no {_FILE}",
     file=_FILE,
     block="socket",
     unit="lighttpd",

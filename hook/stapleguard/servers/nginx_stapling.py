@@ -22,6 +22,7 @@ from stapleguard.servers.words import Heard, Instance
 MANNER: Final = Manner(
     resolving=Resolving.AT_LOAD,
     stapling="ssl_stapling",
+    off="ssl_stapling off",
     file="ssl_stapling_file",
     responder="ssl_stapling_responder",
     anchors="ssl_trusted_certificate",
