@@ -86,10 +86,10 @@ judge-coverage: .venv/.done-test
 	@.venv/bin/python -m coverage run --rcfile=setup.cfg -m pytest -q tests/judge/test_vectors.py tests/unit/test_ocsp_judge.py
 	@.venv/bin/python -m coverage report --rcfile=setup.cfg
 
-## faults: every fault of the laboratory, one by one and in pairs, with the table printed (about ten minutes)
+## faults: every fault of the laboratory, one by one and in pairs, with the table printed (about twenty minutes)
 faults: .venv/.done-test
 	@sh tests/install-tools
-	@STAPLEGUARD_FAULTS=all .venv/bin/python -m pytest tests/server/test_faults.py -q -s $(ARGS)
+	@STAPLEGUARD_FAULTS=all .venv/bin/python -m pytest tests/server/test_faults.py tests/server/test_doctor.py -q -s $(ARGS)
 
 ## systemd-257: the tests in a real systemd on Debian 13, whose root is made first (five minutes, 700 MB, as root)
 systemd-257: .venv/.done-test $(TRIXIE)/.done

@@ -6,8 +6,10 @@ import importlib.util
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -65,7 +67,9 @@ class Foreground:
 
     def start(self) -> None:
         with self.output.open("ab") as output:
-            self.process = subprocess.Popen(self.argv, stdout=output, stderr=output, cwd=self.home)
+            self.process = subprocess.Popen(
+                self.argv, stdout=output, stderr=output, cwd=self.home, start_new_session=True
+            )
         child = self.process
 
         def ready() -> bool:
@@ -81,10 +85,11 @@ class Foreground:
         child, self.process = self.process, None
         if child is not None:
             child.terminate()
-            try:
-                child.wait(10)
-            finally:
-                child.kill()
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(3)  # a worker that waits for a dead responder is not worth waiting for
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait(10)
 
     def clear(self) -> None:
         for path in (self.log, self.output, self.home / "pid"):

@@ -72,7 +72,7 @@ def issuer_beside(lab: Lab) -> None:
 
 
 FILE: tuple[Case, ...] = (
-    Case("no .ocsp", NONE, lambda lab: None, quick=True),
+    Case("no .ocsp", NONE, lambda lab: None),
     Case("no .ocsp, must-staple", NONE, leaf(must_staple=True)),
     Case("expired .ocsp", BAD, staple_file(**EXPIRED), ("ocsp.expired",), quick=True),
     Case(".ocsp of another certificate", BAD, staple_file(other=True), ("ocsp.wrong-certificate",)),
@@ -146,7 +146,11 @@ UPDATING: tuple[Case, ...] = (
     Case("ocsp-update off", NONE, OFF),
     Case("closed", "net.refused", closed, quick=True),
     Case("dropped", "net.blocked", BLOCK),
-    Case("rejected", "net.blocked", firewall(f"ip daddr {OCSP} tcp dport 80 reject with icmp type 1")),
+    Case(
+        "rejected",
+        "net.blocked",
+        firewall(f"ip daddr {OCSP} tcp dport 80 reject with icmp type host-unreachable"),
+    ),
     Case("HTTP 500", "responder.http-error", says(Said(500, "text/plain", b"no"))),
     Case("HTTP 500 as ocsp-response", "responder.http-error", says(Said(500))),
     Case("captive portal page", "responder.not-ocsp", says(PAGE)),

@@ -70,7 +70,7 @@ def unreadable(lab: Lab) -> None:
 
 
 SINGLE: tuple[Case, ...] = (
-    Case("no stapling-file", NONE, lambda lab: None, quick=True),
+    Case("no stapling-file", NONE, lambda lab: None),
     Case("no stapling-file, must-staple", NONE, leaf(must_staple=True)),
     Case("file is not there", BAD, gone),
     Case("file is gone since", BAD, gone_since),

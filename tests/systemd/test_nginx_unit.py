@@ -9,6 +9,7 @@ import pytest
 from lab.booted import Booted
 from served import NAME, SOURCE, STATE, Served
 from stapleguard.rehearsal.authority import AnswerOptions
+from stapleguard.rehearsal.responder import Mode
 
 pytestmark = pytest.mark.systemd
 
@@ -61,6 +62,25 @@ def test_a_unit_that_cannot_be_reloaded_is_named_and_the_old_leaf_stays(box: Boo
     assert site.look().leaf == old
     box.path_in("/run/systemd/system/nginx.service.d/broken.conf").unlink()
     box.run("systemctl", "daemon-reload").succeeded()
+
+
+def test_doctor_reads_the_journal_where_nginx_writes_no_log_file(box: Booted, site: Served) -> None:
+    main = "/etc/nginx/nginx.conf"
+    text = box.path_in(main).read_text()
+    quiet = text.replace("error_log /var/log/nginx/error.log info;", "error_log stderr info;")
+    assert quiet != text
+    box.write(main, quiet)
+    site.responder.set_mode(Mode.TRY_LATER)
+    box.run("systemctl", "restart", "nginx").succeeded()
+    ask = ("doctor", "127.0.0.1:443", "--sni", NAME, "--json")
+    assert site.stapleguard(*ask).json["cause"] == "ocsp.try-later"
+    site.responder.set_mode(Mode.GOOD)
+    # Now only what nginx said tells why: it failed then, and waits.
+    told = site.stapleguard(*ask).json
+    assert told["cause"] == "ocsp.try-later", told["unseen"]
+    assert "OCSP response not successful" in str(told["findings"][0]["evidence"])
+    box.write(main, text)
+    box.run("systemctl", "restart", "nginx").succeeded()
 
 
 def test_a_renewal_that_no_hook_told_of_is_noticed(box: Booted, site: Served) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 from stapleguard.diagnosis import loaded, reached, remedies
 from stapleguard.diagnosis.facts import Facts, Server, Signer, Symptom, Trust
 from stapleguard.diagnosis.manner import Resolving
-from stapleguard.diagnosis.naming import fetches, issuer_missing, named, sick
+from stapleguard.diagnosis.naming import fetches, issuer_missing, named, passes_on, sick
 from stapleguard.diagnosis.reached import said
 from stapleguard.finding import Code, Finding, criticals
 from stapleguard.model import Json, Severity
@@ -112,7 +112,7 @@ def _trust(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             yield named(
                 Code.SERVER_TRUST_MISSING,
                 block.trusted.where or block.where,
-                f"the answer's signer is to be verified, and {file} does not lead from it to a root",
+                f"{server.manner.verify} is on, and {file} does not lead from the answer's signer to a root",
                 [
                     f"the answer is signed by {reply.signer.value}",
                     f"{server.manner.anchors}: {server.trust.value}",
@@ -213,6 +213,8 @@ def _logged(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
     server = facts.server
     if server is None or not sick(facts) or criticals(found):
         return
+    if any(one.code.value.startswith("ocsp.") for one in found) and passes_on(facts):
+        return  # it is passed on now, too
     lines = [one for one in server.log if one.code not in _AT_LOAD]
     lines = [
         one for one in lines if one.code not in (Code.SERVER_RESOLVER_MISSING, Code.STAPLE_NOT_APPLICABLE)
@@ -294,17 +296,34 @@ def _served(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
     blamed = {one.code for one in found if one.critical}
     by_file = blamed & {Code.SERVER_STAPLE_FILE_BAD, Code.SERVER_RELOAD_NOT_TAKEN}
     made_up = any(code.value.startswith(_TRANSPORT) for code in blamed)
-    server = facts.server
     for one in facts.handshakes:
-        if one.code is Code.SERVER_SERVES_BAD_STAPLE:
-            block = server.block if server else None
-            if server is not None and block is not None and server.manner.passes_on and not by_file:
-                one = replace(one, remedy=remedies.passing_on(server, block))  # noqa: PLW2901
-            yield replace(one, severity=Severity.WARNING) if by_file or made_up else one
-        elif one.code.value.startswith("ocsp.") and facts.symptom is Symptom.BAD:
+        if one.code is Code.SERVER_SERVES_BAD_STAPLE and not by_file:
+            told = _passed_on(facts, one)
+            yield replace(told, severity=Severity.WARNING) if made_up else told
+        elif one.code is Code.SERVER_SERVES_BAD_STAPLE or one in beside(facts):
             yield replace(one, severity=Severity.WARNING)
         else:
             yield one
+
+
+def _passed_on(facts: Facts, one: Finding) -> Finding:
+    """Say how this server is kept from it."""
+    server = facts.server
+    if server is None or server.block is None or not server.manner.passes_on:
+        return one
+    told = [said(door, door.reply) for door in facts.doors if door.reply.code is not None]
+    evidence: dict[str, Json] = {
+        **one.evidence,
+        "supports": [f"handshake: {one.message}", *told],
+        "would_refute": ["a handshake whose staple the judge accepts"],
+    }
+    return replace(one, remedy=remedies.passing_on(server, server.block), evidence=evidence)
+
+
+def beside(facts: Facts) -> tuple[Finding, ...]:
+    """What is bad about the staple that is served: who serves it is named, and this stands beside it."""
+    told = (one for one in facts.handshakes if one.code.value.startswith("ocsp."))
+    return tuple(told) if facts.symptom is Symptom.BAD else ()
 
 
 _RULES: Final[tuple[_Rule, ...]] = (

@@ -114,11 +114,11 @@ def block(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
         return
     if not block.on:
         where, name = block.stapling.where or block.where, server.manner.stapling
-        said = f"{where}: {name} is off" if block.stapling.where else f"{where}: no {name} in force"
+        said = f"{where}: {server.manner.off}" if block.stapling.where else f"{where}: no {name} in force"
         yield named(
             Code.SERVER_STAPLING_DISABLED,
             where,
-            f"{server.kind} is not told to staple at {block.where}: {said}",
+            f"stapling is off in the {server.manner.block} at {block.where}",
             [said, f"handshakes: {facts.symptom.value}"],
             [f"{name} in force where this name is answered"],
             remedy=remedies.stapling_off(server, block, facts),

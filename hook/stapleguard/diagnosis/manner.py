@@ -23,18 +23,24 @@ class Resolving(Enum):
 class Manner:
     """What a server does by itself, the names of its directives, and what mends which fault.
 
-    `method` is what it asks the responder by. `anchors` is the directive that names what it verifies a
-    delegate with, '' where it verifies nobody.
+    `method` is what it asks the responder by. `verify` is the directive that makes it verify a delegate,
+    `anchors` the one that says by what; '' where it has none. `block` is what its configuration for one
+    site is called.
     """
 
     method: str = "GET"
     resolving: Resolving = Resolving.SYSTEM
     stapling: str = "stapling"
+    off: str = "stapling off"
     file: str = "the staple file"
     responder: str = ""
     anchors: str = ""
+    verify: str = ""
+    block: str = "place"
     unit: str = ""
     again: str = "Reload the server: most wait for minutes after a failure (nginx 300 s, Apache up to 1 h)."
+    again_fetching: str = ""
+    """The same where it fetches, if there is a way without a reload; {certificate}."""
     reloads: str = "reload the server"
     """One command that tests and loads again."""
     test: str = ""
@@ -52,8 +58,10 @@ class Manner:
     read: str = "The file is read at a reload only."
     resolver: str = ""
     """{where}, {bad}"""
+    keeps_back: str = ""
+    """What makes it pass on less, where that is not set; {block}."""
     passes_on: str = ""
-    """How it is kept from passing on a bad answer; {block}."""
+    """What it passes on whatever is set, and how to spare the clients; {where} is what turns stapling on."""
     proxy: str = ""
     """{where}"""
     by_hand: str = ""

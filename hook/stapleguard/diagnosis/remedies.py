@@ -21,6 +21,9 @@ def _steps(*steps: str) -> str:
 
 def load_again(server: Server | None) -> str:
     """What this kind of server needs once the fault is gone; waiting alone takes long."""
+    block = server.block if server else None
+    if server is not None and block is not None and block.on and block.fetches:
+        return server.manner.again_fetching.format(certificate=block.certificate.value) or server.manner.again
     return (server.manner if server else UNKNOWN).again
 
 
@@ -259,7 +262,8 @@ def blocked_only(server: Server, knock: Knock | None, who: str) -> str:
 def passing_on(server: Server, block: Block) -> str:
     """It hands out what it got, unchecked."""
     return _steps(
-        server.manner.passes_on.format(block=block.where),
+        server.manner.keeps_back.format(block=block.where) if block.errors.value == "on" else "",
+        server.manner.passes_on.format(where=block.stapling.where or block.where),
         "What is bad about the answer stands beside this: the responder, or what is between, has to change.",
         load_again(server),
     )
@@ -267,7 +271,7 @@ def passing_on(server: Server, block: Block) -> str:
 
 def by_hand(server: Server) -> str:
     """It has no setting for it."""
-    return _steps(server.manner.by_hand, load_again(server))
+    return _steps(server.manner.by_hand, server.manner.again)
 
 
 def trust(server: Server, block: Block) -> str:

@@ -39,6 +39,8 @@ from stapleguard.wire import dns
 
 _KNOCK_SECONDS: Final = 4.0
 _AFTER: Final = 2.0
+_SHUT: Final = (Code.NET_BLOCKED, Code.NET_REFUSED, Code.RESPONDER_SLOW)
+"""What nobody gets through: from the server's place it cannot be any better."""
 _OUTCOMES: Final = {
     "refused": Code.NET_REFUSED,
     "denied": Code.NET_BLOCKED,
@@ -74,15 +76,17 @@ def owner(world: World, endpoint: Endpoint) -> Owner:
             return Owner(one)
     if listening:
         return Owner(None)
-    # Who holds a socket is hidden from other users: then its files have to say it.
     charts = [(one, *chart(one, endpoint, None)) for one in found]
-    named = [one for one, block, _ in charts if block is not None]
-    for one in named:
-        if one.master is not None:
+    if not host.listened(endpoint.port):
+        still = (one for one, block, _ in charts if one.master is None and block is not None)
+        return Owner(next(still, None))
+    # Somebody listens, and who it is is hidden from other users: then the files have to say it.
+    runs = [(one, block, unseen) for one, block, unseen in charts if one.master is not None]
+    for one, block, _ in runs:
+        if block is not None:
             why = "the sockets of other users' processes are hidden; its configuration names this place"
             return Owner(one, (Unseen(f"who listens on port {endpoint.port}", why, "root"),))
-    hidden = tuple(told for one, _, unseen in charts if one.master is not None for told in unseen)
-    return Owner(next(iter(named), None), hidden)
+    return Owner(None, tuple(told for _, _, unseen in runs for told in unseen))
 
 
 def _installations(world: World) -> tuple[Instance, ...]:
@@ -279,7 +283,7 @@ def place(
         return None
     tries: list[tuple[str, host.Try]] = []
     for door in doors:
-        if door.proxy == proxy and door.reply.code not in (Code.NET_BLOCKED, Code.NET_REFUSED):
+        if door.proxy == proxy and door.reply.code not in _SHUT:
             request = f"GET / HTTP/1.0\r\nHost: {door.address}\r\n\r\n".encode()
             tries.append((door.where, host.Try("tcp", door.address, door.port, request)))
     for name in names:

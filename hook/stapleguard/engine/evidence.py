@@ -11,13 +11,13 @@ from cryptography import x509
 from stapleguard import material
 from stapleguard.diagnosis import Need, Strand, strand_findings
 from stapleguard.diagnosis.facts import Block, Facts, Symptom, Unseen
-from stapleguard.diagnosis.inference import infer
+from stapleguard.diagnosis.inference import beside, infer
 from stapleguard.engine import bedside, doors
 from stapleguard.engine.intake import Certificate
 from stapleguard.engine.survey import Survey
 from stapleguard.engine.world import World
 from stapleguard.finding import Code, Finding
-from stapleguard.model import Endpoint
+from stapleguard.model import Endpoint, Severity
 from stapleguard.servers import STAPLERS, Instance
 from stapleguard.servers.observed import Observed
 
@@ -54,8 +54,12 @@ def gather(
         if one.expected.need is not Need.STAPLE:
             continue
         for case in cases(str(found.endpoints[0]) if found.endpoints else "it", found, one, strands):
-            if symptom_of(case.strands) is not Symptom.GOOD:
-                findings += infer(facts_of(world, case))
+            if symptom_of(case.strands) is Symptom.GOOD:
+                continue
+            facts = facts_of(world, case)
+            # The proof has told the same with its full weight.
+            findings += (replace(told, severity=Severity.WARNING) for told in beside(facts))
+            findings += infer(facts)
     return findings
 
 

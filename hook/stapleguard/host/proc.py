@@ -180,6 +180,11 @@ def listeners(port: int) -> frozenset[int]:
     return listeners_among(port, _pids())
 
 
+def listened(port: int) -> bool:
+    """Whether anybody listens on a TCP port in this network namespace, whoever it is."""
+    return any(state == _LISTEN and local.endswith(f":{port:04X}") for local, _, state, _ in _sockets())
+
+
 def listeners_among(port: int, candidates: Sequence[int]) -> frozenset[int]:
     """Tell which of the `candidates` hold a socket that listens on a TCP port; see `listeners`."""
     wanted = f":{port:04X}"

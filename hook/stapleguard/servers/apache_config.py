@@ -169,9 +169,9 @@ class _Reader:
             self.values[words[0]] = words[1] if len(words) > 1 else ""
         elif name == "undefine" and words:
             self.defined.discard(words[0])
-        elif name == "serverroot" and words:
-            self.root = words[0]
         elif name:
+            if name == "serverroot" and words:
+                self.root = words[0]
             self.scope.directives.setdefault(name, []).append(tuple(words))
             self.scope.places[name] = where
             self.scope.written.append(Written(name, tuple(words), where))

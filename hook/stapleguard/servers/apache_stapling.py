@@ -19,10 +19,12 @@ from stapleguard.servers.words import Heard, Instance
 MANNER: Final = Manner(
     method="POST",
     stapling="SSLUseStapling",
+    off="SSLUseStapling off",
     file="",
     responder="SSLStaplingForceURL",
+    block="virtual host",
     unit="apache2",
-    again="`apachectl configtest && apachectl graceful`: Apache keeps a failure for up to an hour "
+    again="`apachectl configtest && apachectl graceful`: Apache may keep a failure for up to an hour "
     "(SSLStaplingErrorCacheTimeout, and 3600 seconds for a try-later of its own).",
     reloads="apachectl configtest && apachectl graceful",
     test="apache2 -t -f {config}",
@@ -30,10 +32,11 @@ MANNER: Final = Manner(
     turn_at="At {where} write `SSLUseStapling on`.",
     beside="Outside of every virtual host, in {config} for instance: `SSLStaplingCache "
     "shmcb:${{APACHE_RUN_DIR}}/ssl_stapling(128000)` (and `a2enmod socache_shmcb` on Debian).",
-    passes_on="In the virtual host at {block}: `SSLStaplingReturnResponderErrors off` and "
+    keeps_back="In the virtual host at {block}: `SSLStaplingReturnResponderErrors off` and "
     "`SSLStaplingFakeTryLater off`, so that Apache keeps back errors, stale answers and a try-later of its "
-    "own; what is revoked, unknown or badly signed it staples all the same, and then only "
-    "`SSLUseStapling off` spares the clients until the answer is right.",
+    "own.",
+    passes_on="What is revoked, unknown or badly signed Apache staples whatever is set: until the answer is "
+    "right, only `SSLUseStapling off` ({where}) spares the clients.",
     proxy="At {where} mend `SSLOCSPProxyURL`, or remove the line where the responder is reached without.",
 )
 

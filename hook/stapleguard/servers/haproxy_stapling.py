@@ -22,11 +22,14 @@ from stapleguard.servers.words import Heard, Instance
 
 MANNER: Final = Manner(
     resolving=Resolving.OWN,
-    stapling="a staple (FILE.ocsp, or `ocsp-update on`)",
+    stapling="FILE.ocsp or `ocsp-update on`",
+    off="ocsp-update off, and no FILE.ocsp",
     file="FILE.ocsp",
+    block="bind line",
     unit="haproxy",
-    again="`update ssl ocsp-response FILE` on its stats socket where it fetches itself (2.8 and later), else "
-    "`haproxy -c -f haproxy.cfg && systemctl reload haproxy`: it reads files at a reload only.",
+    again="`haproxy -c -f haproxy.cfg && systemctl reload haproxy`: it reads files at a reload only.",
+    again_fetching="`update ssl ocsp-response {certificate}` on its stats socket: by itself HAProxy asks "
+    "again after minutes (tune.ssl.ocsp-update.mindelay, 300 s), and later each time.",
     reloads="haproxy -c -f haproxy.cfg && systemctl reload haproxy",
     test="haproxy -c -f {config}",
     turn_on="Write a judged answer (DER) to {certificate}.ocsp and renew it (stapleguard does, where the "
@@ -36,11 +39,11 @@ MANNER: Final = Manner(
     issuer="Or write the issuer alone to {certificate}.issuer.",
     staple_file="write a fresh answer (DER) to {path} by a rename, or remove it; without a reload: "
     "`set ssl ocsp-response <<` and the answer in base64 on the stats socket.",
-    read="It is read at a reload only, and one that does not fit is left aside with a warning.",
+    read="A file that does not fit is left aside with a warning.",
     resolver="HAProxy asks the `nameserver` lines of `resolvers default`, or those of /etc/resolv.conf, and "
     "never /etc/hosts: at {where} name one that answers in the place of {bad}.",
     passes_on="HAProxy checks neither the signature of a file nor whether an answer says revoked: take "
-    "FILE.ocsp, or `ocsp-update on`, away from the certificate ({block}) until the answer is right.",
+    "FILE.ocsp, or `ocsp-update on`, away from the certificate ({where}) until the answer is right.",
     by_hand="The check of `ocsp-update` takes the issuer's own signature only: turn it off for this "
     "certificate and write the answer to FILE.ocsp, which is not checked so (stapleguard renews it: "
     '`prime = "file"`).',

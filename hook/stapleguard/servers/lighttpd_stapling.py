@@ -21,7 +21,9 @@ _ABOVE: Final = "ssl.ca-file"
 
 MANNER: Final = Manner(
     stapling=_FILE,
+    off=f"no {_FILE}",
     file=_FILE,
+    block="socket",
     unit="lighttpd",
     again="`kill -USR1` to lighttpd where it may read its key again, else `systemctl restart lighttpd`.",
     reloads="lighttpd -tt -f CONFIG, then SIGUSR1 or a restart",

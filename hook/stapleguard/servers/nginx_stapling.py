@@ -22,9 +22,12 @@ from stapleguard.servers.words import Heard, Instance
 MANNER: Final = Manner(
     resolving=Resolving.AT_LOAD,
     stapling="ssl_stapling",
+    off="ssl_stapling off",
     file="ssl_stapling_file",
     responder="ssl_stapling_responder",
     anchors="ssl_trusted_certificate",
+    verify="ssl_stapling_verify",
+    block="server block",
     unit="nginx",
     again="`nginx -t && nginx -s reload`: without it nginx waits 300 seconds after a failure.",
     reloads="nginx -t && nginx -s reload",
