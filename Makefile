@@ -3,7 +3,7 @@ PYTHON = python3
 ARGS =
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup rehearse test lint docs bench sweep load workers refresh faults clean
+.PHONY: help setup rehearse test lint docs bench sweep load workers refresh faults understudy clean
 .PHONY: vectors differential fuzz mutants bench-judge judge-coverage
 
 ## help: list the targets
@@ -87,6 +87,11 @@ judge-coverage: .venv/.done-test
 faults: .venv/.done-test
 	@sh tests/install-tools
 	@STAPLEGUARD_FAULTS=all .venv/bin/python -m pytest tests/server/test_faults.py -q -s $(ARGS)
+
+## understudy: every renewal that cannot work, caught before it is published, with the table of costs (ten minutes)
+understudy: .venv/.done-test
+	@sh tests/install-tools
+	@STAPLEGUARD_UNDERSTUDY=all .venv/bin/python -m pytest tests/server/test_understudy.py -q -s $(ARGS)
 
 ## clean: remove everything that was made here
 clean:

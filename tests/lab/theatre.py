@@ -309,12 +309,14 @@ class Theatre:
         return found + [str(one) for one in Path("/tmp").glob("stapleguard-understudy-*")]
 
     def close(self) -> None:
-        if self.foreground is not None:
-            self.cluster.web[0].do(self.foreground.stop)
-        for one in (self.responder, self.resolver, *self.open_too):
-            one.close()
         with suppress(Exception):
             self.cluster.web[0].run("nft", "flush", "ruleset")
+        for one in (self.responder, self.resolver, *self.open_too):
+            one.close()
+        if self.foreground is not None:
+            # Apache waits for those who still ask a responder.
+            with suppress(subprocess.TimeoutExpired):
+                self.cluster.web[0].do(self.foreground.stop)
 
 
 @contextmanager

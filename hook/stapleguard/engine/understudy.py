@@ -7,6 +7,7 @@ all it writes is in a directory of its own, and all it is asked are handshakes. 
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,6 +53,7 @@ _STOP_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 3.0
 """Seconds for each question of a diagnosis: a renewal is waiting for it."""
 _TAIL: Final = 65536
+_DENIED: Final = re.compile(r"Operation not permitted|Permission denied")
 
 
 Diagnosis: TypeAlias = "Future[tuple[Finding, ...]]"
@@ -220,7 +222,7 @@ class _Play:
             Path(self.stage.directory, name).write_text(text)
         with ThreadPoolExecutor(max_workers=1) as doctor, self._started() as child:
             told = self._watch(child, lambda: doctor.submit(self._why, child))
-            if child.poll() is not None or not all(map(_shown, self.strands)):
+            if child.poll() is not None or self._barred or not all(map(_reached, self.strands)):
                 return self._nothing(child)
             if all(strand.last is not None and strand.good(strand.last) for strand in self.strands):
                 return Showing.GOOD, (), ""
@@ -250,9 +252,12 @@ class _Play:
         end = begun + self._budget()
         told: Diagnosis | None = None
         while child.poll() is None:
-            self._look(max(0.05, end - clock.monotonic()))
+            # Apache asks the responder within the handshake, and goes on with that when we hang up.
+            self._look(min(_DOUBT, max(0.05, end - clock.monotonic())))
             now = clock.monotonic()
             if now >= end or all(strand.settled or self._bad(strand) for strand in self.strands):
+                break
+            if self._barred:
                 break
             if told is None and self._answered and (self._doubtful(now - begun) or criticals(self._log())):
                 told = diagnose()
@@ -263,8 +268,13 @@ class _Play:
             pause = min(pause * 1.5, _SLOWEST)
         return told
 
+    @property
+    def _barred(self) -> bool:
+        """Whether it says nothing since it may not do what it has to: become another user, for one."""
+        return not any(map(_shown, self.strands)) and _DENIED.search(self._said()) is not None
+
     def _doubtful(self, seconds: float) -> bool:
-        return seconds > _DOUBT and all(map(_shown, self.strands))
+        return seconds > _DOUBT and all(map(_reached, self.strands))
 
     @staticmethod
     def _bad(strand: Strand) -> bool:
@@ -311,12 +321,12 @@ class _Play:
 
     def _log(self) -> tuple[Finding, ...]:
         found = self.use.server.log_findings(self._said())
-        return tuple(one for one in found if one.code is not Code.STAPLE_NOT_APPLICABLE)
+        return tuple(one for one in found if one.code not in _OWN_AFFAIRS)
 
     def _nothing(self, child: Child) -> tuple[Showing, tuple[Finding, ...], str]:
-        """It did not come to a handshake: by its own fault, or because the generation breaks TLS."""
-        faults = [one.last.observation for one in self.strands if one.last and not _shown(one)]
-        if child.poll() is None and any(one.fault in _BROKEN for one in faults):
+        """Nobody answered: by its own fault, or because the generation breaks TLS."""
+        faults = [one.last.observation.fault for one in self.strands if one.last]
+        if child.poll() is None and any(one in _BROKEN for one in faults):
             seen = (found for strand in self.strands for found in strand_findings(strand))
             return Showing.BAD, self._translated([*self._log(), *seen]), ""
         words = [line.strip() for line in self._said().splitlines() if line.strip()]
@@ -344,11 +354,14 @@ class _Play:
         found: list[Finding] = []
         for one in self.run.certificates:
             if one.expected.need is Need.STAPLE:
-                mine = tuple(strand for strand in strands if strand.key_type is one.expected.key_type)
+                mine = [strand for strand in strands if strand.key_type is one.expected.key_type]
                 leaf, endpoint = one.material.leaf, mine[0].endpoint
-                case = Case(str(endpoint), leaf, one.issuer, mine, instance, endpoint)
+                # A handshake that waits for the responder shows as little of a staple as one without.
+                shown = tuple(strand for strand in mine if _shown(strand))
+                case = Case(str(endpoint), leaf, one.issuer, shown, instance, endpoint)
                 found += infer(facts_of(world, case))
-        return unique(beside([*found, *only_here(self._log())]))
+        told = [one for one in found if one.code not in _OWN_AFFAIRS]
+        return unique(beside([*told, *only_here(self._log())]))
 
     def _translated(self, findings: Sequence[Finding]) -> tuple[Finding, ...]:
         """Speak of the real configuration where something was found in the understudy's."""
@@ -368,6 +381,15 @@ _BROKEN: Final = frozenset(
     }
 )
 """It accepts connections and no handshake succeeds."""
+
+
+_OWN_AFFAIRS: Final = frozenset({Code.SERVER_CONFIG_INVALID, Code.STAPLE_NOT_APPLICABLE})
+"""What is said of its own configuration, which is ours; the real one was tested with the candidate."""
+
+
+def _reached(strand: Strand) -> bool:
+    """Whether it took the connection and spoke TLS, or is about to."""
+    return strand.last is not None and strand.last.observation.fault in (None, HandshakeFault.STALLED)
 
 
 def _shown(strand: Strand) -> bool:
