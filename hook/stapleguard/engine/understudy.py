@@ -37,7 +37,7 @@ from stapleguard.engine.survey import Mode, Use
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, Finding, criticals
 from stapleguard.host import Child, Network
-from stapleguard.model import Ask, Endpoint, HandshakeFault, Json, StapleguardError, Verdict
+from stapleguard.model import Ask, Endpoint, HandshakeFault, Json, StapleguardError, Verdict, escape
 from stapleguard.servers import Account, Site, Stage, Stapling, Understudy
 from stapleguard.servers.running import UNDERSTUDY as PREFIX
 from stapleguard.wire.handshake import Limits, observe
@@ -113,12 +113,13 @@ def _plays(run: Run, use: Use) -> bool:
 def _tell(world: World, performance: Performance) -> None:
     who = f"understudy {performance.kind}"
     after = f"after {performance.seconds * 1000:.0f} ms"
-    cause = next(iter(criticals(performance.findings)), None)
+    code = cause_of(criticals(performance.findings))
+    cause = next((one for one in performance.findings if one.code is code), None)
     match performance.showing:
         case Showing.GOOD:
             world.say(f"{who}: a good staple {after}{performance.why}", Tone.GOOD)
         case Showing.NOTHING:
-            world.say(f"{who} could not play ({performance.why}); going on without it", Tone.WARN)
+            world.say(f"{who} could not play ({escape(performance.why)}); going on without it", Tone.WARN)
         case Showing.BARE | Showing.BAD:
             told = f"{cause.code.value}: {cause.message}" if cause else "the cause is not known"
             world.say(f"{who}: {performance.showing.value} {after}{performance.why}; {told}", Tone.WARN)
@@ -228,7 +229,8 @@ class _Play:
                 return Showing.GOOD, (), ""
             findings = self._translated(told.result() if told is not None else self._why(child))
         bad = diagnosis.BREAKING - {Code.STAPLE_MUST_STAPLE_UNMET}
-        seen = {found.code for strand in self.strands for found in strand_findings(strand)}
+        shown = filter(_shown, self.strands)
+        seen = {found.code for strand in shown for found in strand_findings(strand)}
         return Showing.BAD if seen & bad else Showing.BARE, findings, ""
 
     @contextmanager
@@ -339,7 +341,7 @@ class _Play:
     def _why(self, child: Child) -> tuple[Finding, ...]:
         """Find the cause: what is served, the responder's own word, the log, or what a diagnosis tells."""
         strands = self.strands
-        seen = [found for strand in strands for found in strand_findings(strand)]
+        seen = [found for strand in strands if _shown(strand) for found in strand_findings(strand)]
         if any(strand.doomed for strand in strands):
             return unique(seen)
         if not self._answered:
