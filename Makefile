@@ -5,7 +5,7 @@ ARGS =
 TRIXIE = /var/cache/stapleguard-lab/trixie
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup rehearse test lint docs bench sweep load workers refresh faults clean
+.PHONY: help setup rehearse test lint docs bench sweep load workers refresh faults understudy clean
 .PHONY: systemd-257
 .PHONY: vectors differential fuzz mutants bench-judge judge-coverage
 
@@ -95,6 +95,11 @@ faults: .venv/.done-test
 systemd-257: .venv/.done-test $(TRIXIE)/.done
 	@sh tests/install-tools
 	@STAPLEGUARD_SYSTEMD_ROOT=$(TRIXIE) .venv/bin/python -m pytest tests/systemd $(ARGS)
+
+## understudy: every renewal that cannot work, caught before it is published, with the table of costs (ten minutes)
+understudy: .venv/.done-test
+	@sh tests/install-tools
+	@STAPLEGUARD_UNDERSTUDY=all .venv/bin/python -m pytest tests/server/test_understudy.py -q -s $(ARGS)
 
 ## clean: remove everything that was made here
 clean:

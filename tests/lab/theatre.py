@@ -34,6 +34,7 @@ NAME, OCSP_NAME = "www.theatre.test", "ocsp.theatre.test"
 URL = f"http://{OCSP_NAME}/"
 DNS, OTHER_DNS = "127.0.0.53", "127.0.0.54"
 USER = "www-data"
+_NONLOCAL = Path("/proc/sys/net/ipv4/ip_nonlocal_bind")
 PEM = serialization.Encoding.PEM
 
 
@@ -257,6 +258,9 @@ class Theatre:
     def deploy(self, apart: bool = False) -> Ended:
         """Deploy on the server's host, or on the other one, while a client looks again and again."""
         argv = self.argv("deploy", f"{self.home}/acme/live/{NAME}", "--json")
+        if apart:
+            # `nginx -t` binds, and the address is on the other host.
+            self.cluster.client.do(lambda: _NONLOCAL.write_text("1"))
         where = self.cluster.client if apart else self.cluster.web[0]
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         began = monotonic()
@@ -309,12 +313,14 @@ class Theatre:
         return found + [str(one) for one in Path("/tmp").glob("stapleguard-understudy-*")]
 
     def close(self) -> None:
-        if self.foreground is not None:
-            self.cluster.web[0].do(self.foreground.stop)
-        for one in (self.responder, self.resolver, *self.open_too):
-            one.close()
         with suppress(Exception):
             self.cluster.web[0].run("nft", "flush", "ruleset")
+        for one in (self.responder, self.resolver, *self.open_too):
+            one.close()
+        if self.foreground is not None:
+            # Apache waits for those who still ask a responder.
+            with suppress(subprocess.TimeoutExpired):
+                self.cluster.web[0].do(self.foreground.stop)
 
 
 @contextmanager

@@ -123,23 +123,18 @@ BREAKING: Final = frozenset(
 MISSING: Final = frozenset({Code.STAPLE_ABSENT, Code.SERVER_WORKER_UNSTAPLED})
 """A staple is missing though nothing breaks by that alone."""
 
-MAY_PASS: Final = (
-    "dns.",
-    "net.",
-    "responder.",
-    "ocsp.try-later",
-    "ocsp.unauthorized",
-    "ocsp.unknown",
-    "ocsp.internal-error",
+_MAY_PASS: Final = ("dns.", "net.", "responder.")
+_MAY_PASS_TOO: Final = frozenset(
+    {Code.OCSP_TRY_LATER, Code.OCSP_UNAUTHORIZED, Code.OCSP_UNKNOWN, Code.OCSP_INTERNAL_ERROR}
 )
 """Causes that a fresh certificate's responder may grow out of by itself."""
 
 
 def may_pass(code: Code | None) -> bool:
     """Whether waiting alone may cure this cause (design: a fresh certificate's responder may lag)."""
-    return (
-        code is not None and code.value.startswith(MAY_PASS) and code is not Code.RESPONDER_FORBIDDEN_ADDRESS
-    )
+    if code is None or code is Code.RESPONDER_FORBIDDEN_ADDRESS:
+        return False
+    return code in _MAY_PASS_TOO or code.value.startswith(_MAY_PASS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,13 @@ def choose(showing: Showing, findings: Sequence[Finding], standing: Standing, no
     return Course.REFUSE if cause in _UNFIT or cause.value.startswith("material.") else Course.HOLD
 
 
+def may_mend_itself(findings: Sequence[Finding]) -> bool:
+    """Whether what is held may need nobody: a bad staple that is the word of a responder which lags."""
+    served = any(one.code is Code.SERVER_SERVES_BAD_STAPLE for one in findings)
+    answers = [one for one in findings if one.code.value.startswith("ocsp.")]
+    return served and bool(answers) and all(may_pass(one.code) for one in answers)
+
+
 _ONLY_HERE: Final = "this program gets a good answer at the same time"
 
 

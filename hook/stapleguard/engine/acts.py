@@ -10,7 +10,7 @@ from typing import Final, assert_never
 from stapleguard import diagnosis
 from stapleguard.config import MissingStaple
 from stapleguard.diagnosis import BREAKING, MISSING, Need, Result, Served, Undo
-from stapleguard.diagnosis.understudy import Course
+from stapleguard.diagnosis.understudy import Course, may_mend_itself
 from stapleguard.engine import intake, understudy
 from stapleguard.engine.bystanders import bystanders
 from stapleguard.engine.contents import staple_file
@@ -176,7 +176,8 @@ def _audition(run: Run) -> Event:
             return Event.DONE
         case Course.HOLD:
             run.held = True
-            run.verdict = Verdict.PENDING if may_still_come(run) else Verdict.ROLLED_BACK
+            passing = may_mend_itself(judgement.findings) and _fresh(run)
+            run.verdict = Verdict.PENDING if passing else Verdict.ROLLED_BACK
             return Event.FAILED
         case Course.REFUSE:
             return Event.FAILED
@@ -292,8 +293,12 @@ def _missing_means_back(run: Run) -> bool:
 
 def may_still_come(run: Run) -> bool:
     """Whether the responder is still inside the patience that a fresh certificate has."""
+    return diagnosis.may_pass(diagnosis.cause_of(run.findings)) and _fresh(run)
+
+
+def _fresh(run: Run) -> bool:
     waited = (run.world.clock.now() - datetime.fromisoformat(run.record.since)).total_seconds()
-    return diagnosis.may_pass(diagnosis.cause_of(run.findings)) and waited < run.budget.patience
+    return waited < run.budget.patience
 
 
 def _nudge(run: Run) -> None:

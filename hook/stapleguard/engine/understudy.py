@@ -7,6 +7,7 @@ all it writes is in a directory of its own, and all it is asked are handshakes. 
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,7 +37,7 @@ from stapleguard.engine.survey import Mode, Use
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, Finding, criticals
 from stapleguard.host import Child, Network
-from stapleguard.model import Ask, Endpoint, HandshakeFault, Json, StapleguardError, Verdict
+from stapleguard.model import Ask, Endpoint, HandshakeFault, Json, StapleguardError, Verdict, escape
 from stapleguard.servers import Account, Site, Stage, Stapling, Understudy
 from stapleguard.servers.running import UNDERSTUDY as PREFIX
 from stapleguard.wire.handshake import Limits, observe
@@ -52,6 +53,7 @@ _STOP_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 3.0
 """Seconds for each question of a diagnosis: a renewal is waiting for it."""
 _TAIL: Final = 65536
+_DENIED: Final = re.compile(r"Operation not permitted|Permission denied")
 
 
 Diagnosis: TypeAlias = "Future[tuple[Finding, ...]]"
@@ -111,12 +113,13 @@ def _plays(run: Run, use: Use) -> bool:
 def _tell(world: World, performance: Performance) -> None:
     who = f"understudy {performance.kind}"
     after = f"after {performance.seconds * 1000:.0f} ms"
-    cause = next(iter(criticals(performance.findings)), None)
+    code = cause_of(criticals(performance.findings))
+    cause = next((one for one in performance.findings if one.code is code), None)
     match performance.showing:
         case Showing.GOOD:
             world.say(f"{who}: a good staple {after}{performance.why}", Tone.GOOD)
         case Showing.NOTHING:
-            world.say(f"{who} could not play ({performance.why}); going on without it", Tone.WARN)
+            world.say(f"{who} could not play ({escape(performance.why)}); going on without it", Tone.WARN)
         case Showing.BARE | Showing.BAD:
             told = f"{cause.code.value}: {cause.message}" if cause else "the cause is not known"
             world.say(f"{who}: {performance.showing.value} {after}{performance.why}; {told}", Tone.WARN)
@@ -220,13 +223,14 @@ class _Play:
             Path(self.stage.directory, name).write_text(text)
         with ThreadPoolExecutor(max_workers=1) as doctor, self._started() as child:
             told = self._watch(child, lambda: doctor.submit(self._why, child))
-            if child.poll() is not None or not all(map(_shown, self.strands)):
+            if child.poll() is not None or self._barred or not all(map(_reached, self.strands)):
                 return self._nothing(child)
             if all(strand.last is not None and strand.good(strand.last) for strand in self.strands):
                 return Showing.GOOD, (), ""
             findings = self._translated(told.result() if told is not None else self._why(child))
         bad = diagnosis.BREAKING - {Code.STAPLE_MUST_STAPLE_UNMET}
-        seen = {found.code for strand in self.strands for found in strand_findings(strand)}
+        shown = filter(_shown, self.strands)
+        seen = {found.code for strand in shown for found in strand_findings(strand)}
         return Showing.BAD if seen & bad else Showing.BARE, findings, ""
 
     @contextmanager
@@ -250,9 +254,12 @@ class _Play:
         end = begun + self._budget()
         told: Diagnosis | None = None
         while child.poll() is None:
-            self._look(max(0.05, end - clock.monotonic()))
+            # Apache asks the responder within the handshake, and goes on with that when we hang up.
+            self._look(min(_DOUBT, max(0.05, end - clock.monotonic())))
             now = clock.monotonic()
             if now >= end or all(strand.settled or self._bad(strand) for strand in self.strands):
+                break
+            if self._barred:
                 break
             if told is None and self._answered and (self._doubtful(now - begun) or criticals(self._log())):
                 told = diagnose()
@@ -263,8 +270,13 @@ class _Play:
             pause = min(pause * 1.5, _SLOWEST)
         return told
 
+    @property
+    def _barred(self) -> bool:
+        """Whether it says nothing since it may not do what it has to: become another user, for one."""
+        return not any(map(_shown, self.strands)) and _DENIED.search(self._said()) is not None
+
     def _doubtful(self, seconds: float) -> bool:
-        return seconds > _DOUBT and all(map(_shown, self.strands))
+        return seconds > _DOUBT and all(map(_reached, self.strands))
 
     @staticmethod
     def _bad(strand: Strand) -> bool:
@@ -311,12 +323,12 @@ class _Play:
 
     def _log(self) -> tuple[Finding, ...]:
         found = self.use.server.log_findings(self._said())
-        return tuple(one for one in found if one.code is not Code.STAPLE_NOT_APPLICABLE)
+        return tuple(one for one in found if one.code not in _OWN_AFFAIRS)
 
     def _nothing(self, child: Child) -> tuple[Showing, tuple[Finding, ...], str]:
-        """It did not come to a handshake: by its own fault, or because the generation breaks TLS."""
-        faults = [one.last.observation for one in self.strands if one.last and not _shown(one)]
-        if child.poll() is None and any(one.fault in _BROKEN for one in faults):
+        """Nobody answered: by its own fault, or because the generation breaks TLS."""
+        faults = [one.last.observation.fault for one in self.strands if one.last]
+        if child.poll() is None and any(one in _BROKEN for one in faults):
             seen = (found for strand in self.strands for found in strand_findings(strand))
             return Showing.BAD, self._translated([*self._log(), *seen]), ""
         words = [line.strip() for line in self._said().splitlines() if line.strip()]
@@ -329,7 +341,7 @@ class _Play:
     def _why(self, child: Child) -> tuple[Finding, ...]:
         """Find the cause: what is served, the responder's own word, the log, or what a diagnosis tells."""
         strands = self.strands
-        seen = [found for strand in strands for found in strand_findings(strand)]
+        seen = [found for strand in strands if _shown(strand) for found in strand_findings(strand)]
         if any(strand.doomed for strand in strands):
             return unique(seen)
         if not self._answered:
@@ -344,11 +356,14 @@ class _Play:
         found: list[Finding] = []
         for one in self.run.certificates:
             if one.expected.need is Need.STAPLE:
-                mine = tuple(strand for strand in strands if strand.key_type is one.expected.key_type)
+                mine = [strand for strand in strands if strand.key_type is one.expected.key_type]
                 leaf, endpoint = one.material.leaf, mine[0].endpoint
-                case = Case(str(endpoint), leaf, one.issuer, mine, instance, endpoint)
+                # A handshake that waits for the responder shows as little of a staple as one without.
+                shown = tuple(strand for strand in mine if _shown(strand))
+                case = Case(str(endpoint), leaf, one.issuer, shown, instance, endpoint)
                 found += infer(facts_of(world, case))
-        return unique(beside([*found, *only_here(self._log())]))
+        told = [one for one in found if one.code not in _OWN_AFFAIRS]
+        return unique(beside([*told, *only_here(self._log())]))
 
     def _translated(self, findings: Sequence[Finding]) -> tuple[Finding, ...]:
         """Speak of the real configuration where something was found in the understudy's."""
@@ -368,6 +383,15 @@ _BROKEN: Final = frozenset(
     }
 )
 """It accepts connections and no handshake succeeds."""
+
+
+_OWN_AFFAIRS: Final = frozenset({Code.SERVER_CONFIG_INVALID, Code.STAPLE_NOT_APPLICABLE})
+"""What is said of its own configuration, which is ours; the real one was tested with the candidate."""
+
+
+def _reached(strand: Strand) -> bool:
+    """Whether it took the connection and spoke TLS, or is about to."""
+    return strand.last is not None and strand.last.observation.fault in (None, HandshakeFault.STALLED)
 
 
 def _shown(strand: Strand) -> bool:
