@@ -219,13 +219,13 @@ def _uses(site: Site, lineages: Sequence[Lineage]) -> Iterator[tuple[Lineage, tu
     digests = {path: material.leaf_facts(leaf).sha256 for path, leaf in leaves.items() if leaf is not None}
     taken: set[str] = set()
     for lineage in lineages:
-        if lineage.name in site.guards:
-            continue
         own = {os.path.realpath(path) for path in _files(lineage.source)}
         direct = [path for path in site.certificates if os.path.realpath(path) in own]
         copies = [path for path, digest in digests.items() if digest == lineage.leaf]
         paths = tuple(path for path in dict.fromkeys([*direct, *copies]) if path not in taken)
         taken.update(paths)
+        if lineage.name in site.guards and not direct:
+            continue  # by our line; a copy beside it is not used
         if paths:
             yield lineage, paths, Mode.WATCH if direct else Mode.CHECK
 
