@@ -138,6 +138,19 @@ def installed_again(box: Booted, plugin: str, path: str) -> None:
     assert box.path_in(path).read_text().split() == before
 
 
+def refused_without_a_cache(box: Booted) -> None:
+    """Apache's own test says Syntax OK, and it would not start: the host is put back all the same."""
+    ask = box.run("stapleguard", "setup", "--json").json["changes"]
+    paths = [one["path"] for one in ask if one["path"].startswith(APACHE)]
+    # Neither our own files nor the cache, but every host.
+    given = "\\n".join(["n", *("n" if "/conf-" in path else "y" for path in paths)])
+    script = f"printf '{given}\\n' | script -qec 'stapleguard --quiet setup --write' /dev/null"
+    said = box.run("sh", "-c", script).stdout
+    assert (
+        "stays as it was: apache refuses it: SSLUseStapling is on, but there is no SSLStaplingCache" in said
+    )
+
+
 def proved_renewal(box: Booted, *words: str) -> None:
     """Renew, and wait for what the hook has come to."""
     old, before = leaf(box), box.cursor()
@@ -195,6 +208,9 @@ def test_one_command_from_certbot_to_a_guarded_apache(box: Booted) -> None:
     assert [one["hook"] for one in seen["clients"]] == ["written by setup"]
     assert below(box, APACHE) == before, "looking changes nothing"
 
+    if ALL:
+        refused_without_a_cache(box)
+        assert below(box, APACHE) == before
     guarded(box, *dict.fromkeys([NAMES[0], WILD]))
     assert "SSLStaplingCache" in box.path_in(f"{APACHE}/conf-enabled/stapleguard.conf").read_text()
     proved_renewal(box)

@@ -117,7 +117,7 @@ def _apply(arguments: Namespace, world: World, found: Found, own: Sequence[Chang
         if change.instance is not None and change.lineages:
             touched.add((change.instance.kind, change.instance.config))
     # Every server has its line before anything is proved: a lineage may be that of several.
-    _reload(world, [one for one in setup.instances(world) if (one.kind, one.config) in touched])
+    said += _reload(world, [one for one in setup.instances(world) if (one.kind, one.config) in touched])
     return Outcome(tuple(applied), tuple(said), _proved(arguments, world, found, names))
 
 
@@ -190,10 +190,17 @@ def _refused(world: World, instance: Instance) -> str:
     return next((one.message for one in faults if one.code in FATAL_FAULTS), "")
 
 
-def _reload(world: World, instances: Sequence[Instance]) -> None:
+def _reload(world: World, instances: Sequence[Instance]) -> list[str]:
+    """Have those that run load their configuration; say of each that could not be asked why."""
+    said: list[str] = []
     for instance in instances:
-        if instance.master is not None:
-            SERVERS[instance.kind].reload(instance, world.config.test_timeout)
+        if instance.master is None:
+            continue
+        done = SERVERS[instance.kind].reload(instance, world.config.test_timeout)
+        if done.status != 0:
+            why = (done.stderr or done.stdout).strip() or f"status {done.status}"
+            said.append(f"{instance.kind} was not reloaded: {why}")
+    return said
 
 
 def _content(path: Path) -> bytes | None:
@@ -297,7 +304,7 @@ def _undo(arguments: Namespace) -> int:
     servers = [path for path in paths if path not in ours and not path.startswith("/etc/stapleguard/")]
     said = _restore(world.state, servers)
     if said:
-        _reload(world, setup.instances(world))
+        said += _reload(world, setup.instances(world))
     rest = [path for path in paths if path not in servers]
     if rest:
         said += installer.deactivate()
