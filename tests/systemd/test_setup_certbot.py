@@ -110,7 +110,9 @@ def only(box: Booted, server: str) -> None:
     """Let one server have the ports, and stapleguard begin anew."""
     others = {"nginx", "apache2", "haproxy", "lighttpd"} - {server}
     box.run("systemctl", "stop", *others)
-    box.run("rm", "-rf", "/var/lib/stapleguard").succeeded()
+    sites = ("/etc/nginx/sites-enabled/site", f"{APACHE}/sites-enabled/hand.conf")
+    sites += (f"{APACHE}/sites-enabled/000-default-le-ssl.conf", "/etc/letsencrypt/live/wild.test")
+    box.run("rm", "-rf", "/var/lib/stapleguard", *sites).succeeded()
     box.write("/etc/stapleguard/stapleguard.toml", CONFIGURATION)
 
 
@@ -120,10 +122,33 @@ def guarded(box: Booted, *lineages: str) -> None:
     done = box.run("stapleguard", "setup", "--write", "--yes", "--json")
     seconds = time.monotonic() - began
     verdicts = dict.fromkeys(lineages, "verified")
+    assert done.stdout, done.stderr
     assert (done.status, done.json["verdicts"]) == (0, verdicts), done.stdout[-2000:] + done.stderr
     assert done.json["by_hand"] == []
     print(f"\none command, {seconds:.1f} s\n{done.stderr}")
     assert seconds < 60
+
+
+def installed_again(box: Booted, plugin: str, path: str) -> None:
+    """Run certbot's plugin for what is guarded: it writes its own lines beside our include, and into it."""
+    before = box.path_in(path).read_text().split()
+    certbot(box, plugin, "--reinstall", *(word for name in NAMES for word in ("-d", name)))
+    assert box.path_in(path).read_text().split() != before
+    guarded(box, NAMES[0])
+    assert box.path_in(path).read_text().split() == before
+
+
+def refused_without_a_cache(box: Booted) -> None:
+    """Apache's own test says Syntax OK, and it would not start: the host is put back all the same."""
+    ask = box.run("stapleguard", "setup", "--json").json["changes"]
+    paths = [one["path"] for one in ask if one["path"].startswith(APACHE)]
+    # Neither our own files nor the cache, but every host.
+    given = "\\n".join(["n", *("n" if "/conf-" in path else "y" for path in paths)])
+    script = f"printf '{given}\\n' | script -qec 'stapleguard --quiet setup --write' /dev/null"
+    said = box.run("sh", "-c", script).stdout
+    assert (
+        "stays as it was: apache refuses it: SSLUseStapling is on, but there is no SSLStaplingCache" in said
+    )
 
 
 def proved_renewal(box: Booted, *words: str) -> None:
@@ -151,6 +176,8 @@ def test_one_command_from_certbot_to_a_guarded_site(box: Booted) -> None:
     (lineage,) = box.run("stapleguard", "setup", "--json").json["lineages"]
     assert set(lineage["names"]) == set(NAMES)
     proved_renewal(box)
+    if ALL:
+        installed_again(box, "--nginx", SITE)
     assert f"include /var/lib/stapleguard/live/{NAMES[0]}/nginx.conf;" in box.path_in(SITE).read_text()
 
     box.run("stapleguard", "setup", "--undo").succeeded()
@@ -181,9 +208,14 @@ def test_one_command_from_certbot_to_a_guarded_apache(box: Booted) -> None:
     assert [one["hook"] for one in seen["clients"]] == ["written by setup"]
     assert below(box, APACHE) == before, "looking changes nothing"
 
+    if ALL:
+        refused_without_a_cache(box)
+        assert below(box, APACHE) == before
     guarded(box, *dict.fromkeys([NAMES[0], WILD]))
     assert "SSLStaplingCache" in box.path_in(f"{APACHE}/conf-enabled/stapleguard.conf").read_text()
     proved_renewal(box)
+    if ALL:
+        installed_again(box, "--apache", f"{APACHE}/sites-available/000-default-le-ssl.conf")
     changed = below(box, APACHE)
     again = box.run("stapleguard", "setup", "--write", "--yes", "--json").json
     assert (again["changes"], again["verdicts"]) == ([], {})
@@ -200,8 +232,6 @@ def test_one_command_from_certbot_to_a_guarded_haproxy(box: Booted) -> None:
     require("haproxy-unit")
     only(box, "haproxy")
     box.run("systemctl", "stop", "haproxy")
-    if ALL:
-        box.run("rm", "-rf", f"/etc/letsencrypt/live/{WILD}").succeeded()
     if ALL or leaf(box) is None:
         certbot(
             box, "certonly", "--standalone", "--force-renewal", *(w for name in NAMES for w in ("-d", name))

@@ -50,6 +50,13 @@ def test_line_ends_stay_as_they_are() -> None:
     assert changed.count("\r\n") == changed.count("\n") == TEXT.count("\n") - 2
 
 
+def test_lines_beside_our_include_go() -> None:
+    """As `certbot --apache` leaves it when it is run again."""
+    text = TEXT.replace("\tSSLCertificateFile", f"{INCLUDE}\n\tSSLCertificateFile", 1)
+    changed = use_include(text, HEAD, 1, INCLUDE)
+    assert changed == use_include(TEXT, HEAD, 1, INCLUDE).replace(f"\t{INCLUDE}", INCLUDE)  # type: ignore[union-attr]
+
+
 def test_mod_ssl_is_no_condition() -> None:
     text = TEXT.replace("\tSSLCert", "<IfModule ssl_module>\n\tSSLCert", 1)
     text = text.replace("SSLUseStapling on\n", "SSLUseStapling on\n</IfModule>\n")

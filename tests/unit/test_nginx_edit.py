@@ -44,6 +44,14 @@ def test_the_lines_are_replaced(tmp_path: Path) -> None:
     )
 
 
+def test_lines_beside_our_include_go(tmp_path: Path) -> None:
+    """As `certbot --nginx` leaves it when it is run again."""
+    text = TEXT.replace("\tssl_certificate ", f"\t{INCLUDE}\n\tssl_certificate ", 1)
+    assert use_include(text, statements(text, tmp_path), INCLUDE) == use_include(
+        TEXT, statements(TEXT, tmp_path), INCLUDE
+    )
+
+
 def test_line_ends_stay_as_they_are(tmp_path: Path) -> None:
     text = TEXT.replace("\n", "\r\n")
     changed = use_include(text, statements(TEXT, tmp_path), INCLUDE)

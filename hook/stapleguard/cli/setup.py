@@ -7,7 +7,7 @@ import hashlib
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from stapleguard.cli.setup_shown import Outcome, show
 from stapleguard.cli.telling import tell
 from stapleguard.clients import links
 from stapleguard.diagnosis import Result
-from stapleguard.disk import StateDirectory, read_bounded, replace_file
+from stapleguard.disk import BrokenGeneration, StateDirectory, read_bounded, replace_file
 from stapleguard.engine import setup
 from stapleguard.engine.acts import FATAL_FAULTS
 from stapleguard.engine.deploy import deploy
@@ -117,7 +117,7 @@ def _apply(arguments: Namespace, world: World, found: Found, own: Sequence[Chang
         if change.instance is not None and change.lineages:
             touched.add((change.instance.kind, change.instance.config))
     # Every server has its line before anything is proved: a lineage may be that of several.
-    _reload(world, [one for one in setup.instances(world) if (one.kind, one.config) in touched])
+    said += _reload(world, [one for one in setup.instances(world) if (one.kind, one.config) in touched])
     return Outcome(tuple(applied), tuple(said), _proved(arguments, world, found, names))
 
 
@@ -139,13 +139,23 @@ def _agreed(arguments: Namespace, question: str) -> bool:
 
 
 def _published(arguments: Namespace, world: World, found: Found, name: str) -> bool:
-    """Whether there is a generation that an include can lead to; the first deployment makes one.
+    """Whether there is a whole generation that an include can lead to; a deployment makes one.
 
-    What the server serves at that moment is not ours yet, so little time is spent on looking at it.
+    What the server serves before its line is ours is not proved for long. A generation is not whole when
+    certbot's plugin has written into its include: without its own lines a server would then not start.
     """
-    if not world.state.live(name):
-        _deployed(world, found, name, replace(_budget(arguments, world), prove=_GLANCE))
-    return bool(world.state.live(name))
+    if not _whole(world, name):
+        budget = _budget(arguments, world)
+        _deployed(world, found, name, budget if world.state.live(name) else replace(budget, prove=_GLANCE))
+    return _whole(world, name)
+
+
+def _whole(world: World, name: str) -> bool:
+    live = world.state.live(name)
+    try:
+        return bool(live) and world.state.load(name, live) is not None
+    except BrokenGeneration:
+        return False
 
 
 def _deployed(world: World, found: Found, name: str, budget: Budget) -> Result:
@@ -180,10 +190,17 @@ def _refused(world: World, instance: Instance) -> str:
     return next((one.message for one in faults if one.code in FATAL_FAULTS), "")
 
 
-def _reload(world: World, instances: Sequence[Instance]) -> None:
+def _reload(world: World, instances: Sequence[Instance]) -> list[str]:
+    """Have those that run load their configuration; say of each that could not be asked why."""
+    said: list[str] = []
     for instance in instances:
-        if instance.master is not None:
-            SERVERS[instance.kind].reload(instance, world.config.test_timeout)
+        if instance.master is None:
+            continue
+        done = SERVERS[instance.kind].reload(instance, world.config.test_timeout)
+        if done.status != 0:
+            why = (done.stderr or done.stdout).strip() or f"status {done.status}"
+            said.append(f"{instance.kind} was not reloaded: {why}")
+    return said
 
 
 def _content(path: Path) -> bytes | None:
@@ -213,14 +230,31 @@ def _keep(state: StateDirectory, changes: Sequence[Change]) -> None:
     for change in changes:
         known = noted.get(change.path)
         copy = hashlib.sha256(change.path.encode()).hexdigest()[:32]
-        if isinstance(known, dict) and change.before and _digest(change.before) == known.get("after"):
+        ours = isinstance(known, dict) and change.before is not None and _is_ours(change, known)
+        if isinstance(known, dict) and ours:
             was: Json = known.get("copy")  # ours on top of ours: what a person had is below both
         else:
             was = copy if change.before is not None else None
             if change.before is not None:
                 replace_file(folder / copy, change.before)
-        noted[change.path] = {"copy": was, "after": _digest(change.after), "mode": change.mode}
+        noted[change.path] = {
+            "copy": was,
+            "after": _digest(change.after),
+            "words": _words(change.after),
+            "mode": change.mode,
+        }
     state.observe(NOTE, noted)
+
+
+def _is_ours(change: Change, known: Mapping[str, Json]) -> bool:
+    """Whether a file is as we left it, or will be again: a plugin of certbot may have added its lines."""
+    before = change.before or b""
+    return _digest(before) == known.get("after") or _words(change.after) == known.get("words")
+
+
+def _words(data: bytes | Link) -> str:
+    """Digest of a file but for its blanks: certbot's plugins leave some behind."""
+    return _digest(b" ".join(data.split()) if isinstance(data, bytes) else data)
 
 
 def _digest(data: bytes | Link) -> str:
@@ -270,7 +304,7 @@ def _undo(arguments: Namespace) -> int:
     servers = [path for path in paths if path not in ours and not path.startswith("/etc/stapleguard/")]
     said = _restore(world.state, servers)
     if said:
-        _reload(world, setup.instances(world))
+        said += _reload(world, setup.instances(world))
     rest = [path for path in paths if path not in servers]
     if rest:
         said += installer.deactivate()

@@ -115,7 +115,7 @@ def look(world: World) -> Found:
     places = tuple(_places(world))
     kept = stores.look()
     lineages, by_hand = _lineages(kept)
-    changes: list[Change] = []
+    changes: dict[str, Change] = {}
     modes: dict[str, list[tuple[Mode, str]]] = {}
     for place in places:
         wanted = []
@@ -127,14 +127,16 @@ def look(world: World) -> Found:
                 live = str(world.state.live_path(lineage.name))
                 wanted.append(Wanted(site, paths, lineage.name, live))
         plan = _plan(place.instance, wanted)
-        changes += [_change(edit, place.instance) for edit in plan.edits]
+        for edit in plan.edits:
+            # Two servers may read one file: it is changed once, and tested by the first of them.
+            changes.setdefault(edit.path, _change(edit, place.instance))
         by_hand += [_by_hand(one, place.instance) for one in plan.left]
     others = tuple(one for one in _OTHERS if host.named(frozenset({one})))
     by_hand += [f"{one} runs here; setup does not change its configuration" for one in others]
     placed = tuple(_placed(one, modes.get(one.name, [])) for one in lineages)
     shown = tuple(replace(one, lacks_resolver=_lacks_resolver(world, one, placed)) for one in places)
     text = tuple(dict.fromkeys(by_hand))
-    return Found(shown, others, kept, placed, tuple(changes), text, _resolvers(), _units())
+    return Found(shown, others, kept, placed, tuple(changes.values()), text, _resolvers(), _units())
 
 
 def _lacks_resolver(world: World, place: Place, lineages: Sequence[Lineage]) -> bool:
@@ -219,13 +221,13 @@ def _uses(site: Site, lineages: Sequence[Lineage]) -> Iterator[tuple[Lineage, tu
     digests = {path: material.leaf_facts(leaf).sha256 for path, leaf in leaves.items() if leaf is not None}
     taken: set[str] = set()
     for lineage in lineages:
-        if lineage.name in site.guards:
-            continue
         own = {os.path.realpath(path) for path in _files(lineage.source)}
         direct = [path for path in site.certificates if os.path.realpath(path) in own]
         copies = [path for path, digest in digests.items() if digest == lineage.leaf]
         paths = tuple(path for path in dict.fromkeys([*direct, *copies]) if path not in taken)
         taken.update(paths)
+        if lineage.name in site.guards and not direct:
+            continue  # by our line; a copy beside it is not used
         if paths:
             yield lineage, paths, Mode.WATCH if direct else Mode.CHECK
 

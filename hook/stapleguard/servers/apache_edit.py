@@ -19,6 +19,7 @@ from stapleguard.servers.edit import (
     file_by_file,
     lines_of,
     only_lineage,
+    removed,
     replaced,
 )
 from stapleguard.servers.words import Instance
@@ -91,15 +92,16 @@ def _change(path: str, text: str, group: Sequence[Wanted]) -> str | Refusal:
     one = only_lineage(group)
     if isinstance(one, Refusal):
         return one
-    return use_include(text, one.line, len(one.site.certificates), apache.line(one.live))
+    return use_include(text, one.line, len(one.foreign), apache.line(one.live))
 
 
 def use_include(text: str, line: int, certificates: int, include: str) -> str | Refusal:
     """Put an include in the place of the certificate and stapling lines of the virtual host at a line.
 
-    `certificates` is how many it has, those of its own includes among them.
+    `certificates` is how many it has besides ours, those of its own includes among them.
     """
     brought: list[_Line] = []
+    included = False
     sections: list[str] = []
     for one in _host(text, line):
         if one.text.startswith("</"):
@@ -108,6 +110,8 @@ def use_include(text: str, line: int, certificates: int, include: str) -> str | 
             sections.pop()
         elif one.text.startswith("<"):
             sections.append(one.text)
+        elif one.text == include:
+            included = True
         elif one.name in _BROUGHT:
             if not all(_OF_SSL.match(section) for section in sections):
                 return Refusal(f"line {one.number} stands under a condition of its own")
@@ -121,7 +125,9 @@ def use_include(text: str, line: int, certificates: int, include: str) -> str | 
         return Refusal("its certificate comes from an included file")
     if len(own) != 1 or certificates != 1:
         return Refusal("it has several certificates")
-    return replaced(text, [own[0].number, *(one.number for one in brought)], include)
+    gone = [own[0].number, *(one.number for one in brought)]
+    # `certbot --apache`, run again, has put its lines beside ours.
+    return removed(text, gone) if included else replaced(text, gone, include)
 
 
 def _host(text: str, line: int) -> Iterator[_Line]:

@@ -38,6 +38,12 @@ class Wanted:
         return realpath(self.site.where.rpartition(":")[0])
 
     @property
+    def foreign(self) -> tuple[str, ...]:
+        """The site's certificates that are not those of our generation."""
+        ours = str(Path(self.live).parent.parent / "generations" / self.lineage)
+        return tuple(path for path in self.site.certificates if not path.startswith(f"{ours}/"))
+
+    @property
     def line(self) -> int:
         """The line of the site, from 1."""
         number = self.site.where.rpartition(":")[2]
@@ -147,6 +153,11 @@ def replaced(text: str, gone: Sequence[int], statement: str) -> str:
         for number, line in enumerate(lines_of(text), 1)
         if number == gone[0] or number not in gone
     )
+
+
+def removed(text: str, gone: Sequence[int]) -> str:
+    """Take lines (from 1) away."""
+    return "".join(line for number, line in enumerate(lines_of(text), 1) if number not in gone)
 
 
 def _in_its_place(line: str, statement: str) -> str:

@@ -10,7 +10,16 @@ from typing import Final
 import crossplane
 
 from stapleguard.servers import nginx
-from stapleguard.servers.edit import Plan, Refusal, Wanted, file_by_file, lines_of, only_lineage, replaced
+from stapleguard.servers.edit import (
+    Plan,
+    Refusal,
+    Wanted,
+    file_by_file,
+    lines_of,
+    only_lineage,
+    removed,
+    replaced,
+)
 from stapleguard.servers.words import Instance
 
 _PAIR: Final = ("ssl_certificate", "ssl_certificate_key")
@@ -80,7 +89,10 @@ def use_include(text: str, statements: Sequence[Statement], include: str) -> str
         if not _alone(lines, one):
             return Refusal(f"line {one.line} holds more than {one.name}")
     first = counts["ssl_certificate"][0].line
-    return replaced(text, [first, *(one.line for one in gone)], include)
+    numbers = [first, *(one.line for one in gone)]
+    there = any(f"{one.name} {' '.join(one.arguments)};" == include for one in statements)
+    # `certbot --nginx`, run again, has put its lines beside ours.
+    return removed(text, numbers) if there else replaced(text, numbers, include)
 
 
 def _alone(lines: Sequence[str], one: Statement) -> bool:
