@@ -104,6 +104,9 @@ def test_any_bytes_end_or_are_refused_and_never_too_many_are_kept(
         pass
 
 
+ROOMY = Limits()
+
+
 def scripted(script: Sequence[tuple[bytes, bytes]]) -> Callable[[socket.socket, threading.Event], None]:
     serve = tls(SITE, staple=STAPLE)
 
@@ -119,9 +122,9 @@ def scripted(script: Sequence[tuple[bytes, bytes]]) -> Callable[[socket.socket, 
     return talk
 
 
-def look(port: int, protocol: StartTls, seconds: float = 5.0) -> Observation:
+def look(port: int, protocol: StartTls, limits: Limits = ROOMY) -> Observation:
     endpoint = Endpoint("mail.test", port, "mail.test", "127.0.0.1", protocol)
-    (seen,) = observe([Ask(endpoint)], Limits(seconds, seconds), now=lambda: NOW)
+    (seen,) = observe([Ask(endpoint)], limits, now=lambda: NOW)
     return seen
 
 
@@ -144,8 +147,46 @@ def test_a_server_that_will_not_begin_is_told_apart(protocol: StartTls) -> None:
 @pytest.mark.parametrize("protocol", StartTls)
 def test_a_silent_server_costs_its_limit(protocol: StartTls) -> None:
     with listening(silent) as port:
-        seen = look(port, protocol, 0.2)
+        seen = look(port, protocol, Limits(dialogue=0.2))
     assert (seen.fault, seen.detail) == (
         HandshakeFault.STALLED,
         "the dialogue before TLS did not end within 0.2 s",
     )
+
+
+def hesitant(held: threading.Event) -> Callable[[socket.socket, threading.Event], None]:
+    """It greets once this is set."""
+    greets = scripted(GOOD[StartTls.SMTP])
+
+    def talk(peer: socket.socket, over: threading.Event) -> None:
+        held.wait(10)
+        greets(peer, over)
+
+    return talk
+
+
+def test_a_server_that_lets_a_stranger_wait_is_waited_for() -> None:
+    held = threading.Event()
+    short = 0.3
+    timer = threading.Timer(3 * short, held.set)
+    timer.start()
+    with listening(hesitant(held)) as port:
+        seen = look(port, StartTls.SMTP, Limits(handshake=short, dialogue=10))
+    timer.join()
+    assert (seen.fault, seen.staple) == (None, STAPLE), seen.detail
+    assert seen.seconds > 2 * short
+    # TLS itself has no more time for that.
+    with listening(stalled_after_the_dialogue) as port:
+        seen = look(port, StartTls.SMTP, Limits(handshake=short, dialogue=10))
+    assert (seen.fault, seen.detail) == (
+        HandshakeFault.STALLED,
+        "the handshake did not end within 0.3 s",
+    )
+
+
+def stalled_after_the_dialogue(peer: socket.socket, over: threading.Event) -> None:
+    for wanted, reply in GOOD[StartTls.SMTP]:
+        if wanted:
+            peer.recv(4096)
+        peer.sendall(reply)
+    silent(peer, over)

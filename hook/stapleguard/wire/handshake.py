@@ -41,16 +41,18 @@ _OWNERS_AT_ONCE: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds for the connection and for what follows on it, each; for all together; how many at once.
+    """Seconds for each connection, handshake and STARTTLS dialogue; for all together; how many at once.
 
-    A STARTTLS dialogue counts with the handshake. Fewer than `concurrency` run where more would only wait
-    for this process.
+    Mail servers make a stranger wait for their first word (Postfix's postscreen 6 s, Sendmail 5 s), so a
+    dialogue has more time than a handshake. Fewer than `concurrency` run where more would only wait for
+    this process.
     """
 
     connect: float = 5.0
     handshake: float = 5.0
     total: float | None = None
     concurrency: int = 256
+    dialogue: float = 10.0
 
 
 class _Phase(Enum):
@@ -128,8 +130,7 @@ class _Loop:
         self.epoll = select.epoll()
         self.active: dict[int, _Attempt] = {}
         # All attempts have the same time for a phase, so the order of beginning is that of the deadlines.
-        self.connecting: deque[_Attempt] = deque()
-        self.talking: deque[_Attempt] = deque()
+        self.queues: dict[_Phase, deque[_Attempt]] = {phase: deque() for phase in _Phase}
         self.finished: deque[_Attempt] = deque()
         self.held: list[_Attempt] = []
         self.pace = Pace(limits.concurrency)
@@ -170,7 +171,7 @@ class _Loop:
         return True
 
     def _patience(self) -> float:
-        ends = [queue[0].deadline for queue in (self.connecting, self.talking) if queue]
+        ends = [queue[0].deadline for queue in self.queues.values() if queue]
         if self.end is not None:
             ends.append(self.end)
         if self.more:
@@ -181,10 +182,10 @@ class _Loop:
         """Fail what is out of time; what ended or went on otherwise leaves the queues here, too."""
         at = monotonic()
         over = self.end is not None and at >= self.end
-        for queue, connecting in ((self.connecting, True), (self.talking, False)):
+        for phase, queue in self.queues.items():
             while queue:
                 first = queue[0]
-                here = first.done is None and (first.phase is _Phase.CONNECT) is connecting
+                here = first.done is None and first.phase is phase
                 if here and not over and first.deadline > at:
                     break
                 queue.popleft()
@@ -192,14 +193,12 @@ class _Loop:
                     self._late(first, "before the time for all was over" if over else "")
 
     def _late(self, attempt: _Attempt, when: str) -> None:
-        connecting = attempt.phase is _Phase.CONNECT
-        fault = HandshakeFault.BLOCKED if connecting else HandshakeFault.STALLED
-        what = {
-            _Phase.CONNECT: "no connection",
-            _Phase.DIALOGUE: "the dialogue before TLS did not end",
-            _Phase.HANDSHAKE: "the handshake did not end",
+        fault = HandshakeFault.BLOCKED if attempt.phase is _Phase.CONNECT else HandshakeFault.STALLED
+        what, limit = {
+            _Phase.CONNECT: ("no connection", self.limits.connect),
+            _Phase.DIALOGUE: ("the dialogue before TLS did not end", self.limits.dialogue),
+            _Phase.HANDSHAKE: ("the handshake did not end", self.limits.handshake),
         }[attempt.phase]
-        limit = self.limits.connect if connecting else self.limits.handshake
         self._fail(attempt, fault, f"{what} {when or f'within {limit:g} s'}")
 
     def _begin(self, index: int, ask: Ask) -> None:
@@ -220,7 +219,7 @@ class _Loop:
             return
         attempt.socket = found
         self._enter(attempt, found)
-        self.connecting.append(attempt)
+        self.queues[_Phase.CONNECT].append(attempt)
         self._wait(attempt, select.EPOLLOUT)
 
     def _enter(self, attempt: _Attempt, opened_socket: socket.socket) -> None:
@@ -252,16 +251,19 @@ class _Loop:
         self._connected(attempt)
 
     def _connected(self, attempt: _Attempt) -> None:
-        attempt.deadline = monotonic() + self.limits.handshake
-        self.talking.append(attempt)
         protocol = attempt.ask.endpoint.starttls
         if protocol is None:
             self._begin_tls(attempt)
             return
-        attempt.phase = _Phase.DIALOGUE
+        self._enter_phase(attempt, _Phase.DIALOGUE, self.limits.dialogue)
         attempt.dialogue = dialogue(protocol)
         attempt.unsent = next(attempt.dialogue)
         self._send(attempt)
+
+    def _enter_phase(self, attempt: _Attempt, phase: _Phase, seconds: float) -> None:
+        attempt.phase = phase
+        attempt.deadline = monotonic() + seconds
+        self.queues[phase].append(attempt)
 
     def _converse(self, attempt: _Attempt, data: bytes) -> None:
         """Go on with the dialogue before TLS."""
@@ -278,7 +280,7 @@ class _Loop:
         self._send(attempt)
 
     def _begin_tls(self, attempt: _Attempt) -> None:
-        attempt.phase = _Phase.HANDSHAKE
+        self._enter_phase(attempt, _Phase.HANDSHAKE, self.limits.handshake)
         try:
             attempt.connection = tls.connection(attempt.ask, attempt.staple)
         except tls.CannotPin as error:
