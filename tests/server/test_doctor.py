@@ -164,6 +164,7 @@ def test_what_may_not_be_read_is_not_held_to_be_missing(tmp_path: Path, recipe: 
         assert not [one for one in critical if one.startswith("server.")]
 
 
+@slow
 def test_an_nginx_that_logs_to_its_standard_error_only_is_listened_to_where_that_is_a_file(
     site: Site,
 ) -> None:
@@ -231,7 +232,9 @@ def tls_server(site: Site, program: str) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("program", "name", "cause"),
     [
-        ("caddy", "Caddy", "ocsp.try-later"),  # it would fetch, so what the responder says is why
+        pytest.param(
+            "caddy", "Caddy", "ocsp.try-later", marks=slow
+        ),  # it would fetch, so what the responder says is why
         pytest.param("exim4", "Exim", "server.stapling-disabled", marks=slow),  # it takes a file
         pytest.param("lib/postfix/sbin/master", "Postfix", "server.unsupported", marks=slow),
         ("dovecot", "Dovecot", "server.unsupported"),
