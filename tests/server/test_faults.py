@@ -59,8 +59,7 @@ class Labs:
             require(*ward.tools, "ip", "nft", "unshare", "mount-namespace")
             self.close()
             directory = self.factory.mktemp(f"faults-{ward.name.replace(' ', '-')}")
-            for one in (directory, *directory.parents[:2]):
-                one.chmod(0o755)  # a server that gave up root reads its staple there
+            patients.open_up(directory)  # a server that gave up root reads its staple there
             self.open[ward.name] = Lab(ward.recipe, directory)
         return self.open[ward.name]
 

@@ -110,6 +110,9 @@ def chart(
         return stapler.block_for(instance, endpoint, leaf), ()
     except StapleguardError as error:
         return None, (Unseen(f"{instance.kind}'s configuration", error.message, error.hint),)
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}"
+        return None, (Unseen(f"{instance.kind}'s configuration", why, "root"),)
 
 
 def look_at(
@@ -134,7 +137,7 @@ def look_at(
         heard = stapler.heard(instance, block, leaf)
         unseen += heard.unseen
         changed = _changed(stapler.files(instance), stapler.loaded_at(instance))
-    except StapleguardError:  # its files, which was said already
+    except (StapleguardError, OSError):  # its files, which was said already
         heard, changed = None, ""
     seen = Server(
         instance.kind,
@@ -194,15 +197,27 @@ def _with_files(
         unseen.append(Unseen(found.certificate.value or "the certificate file", "it cannot be read", "root"))
         return server
     mine = leaf or sent[0]
+    hidden = [one for one in (found.chain.value, found.trusted.value) if one and _is_hidden(one)]
+    unseen += [Unseen(one, "permission denied", "root") for one in hidden]
+    file = _staple_file(world, found, mine, issuer, instance) if _by_file(found) else None
+    if isinstance(file, Unseen):
+        unseen.append(file)
+        file = None
     behind = any(material.issued(mine, one) for one in (*sent[1:], *above))
     return replace(
         server,
-        issuer_sent=behind,
-        issuer_found=behind or any(material.issued(mine, one) for one in anchors),
+        # What may not be read is not held to be missing.
+        issuer_sent=behind or bool(hidden),
+        issuer_found=behind or bool(hidden) or any(material.issued(mine, one) for one in anchors),
         key_fits=_key_fits(found.key.value, sent[0]),
-        trust=_trust(issuer, (*sent[1:], *above, *anchors), anchors),
-        staple_file=_staple_file(world, found, mine, issuer, instance) if _by_file(found) else None,
+        trust=Trust.COMPLETE if hidden else _trust(issuer, (*sent[1:], *above, *anchors), anchors),
+        staple_file=file,
     )
+
+
+def _is_hidden(path: str) -> bool:
+    found = read_bounded(Path(path))
+    return isinstance(found, Finding) and found.code is Code.HOST_PERMISSION
 
 
 def _key_fits(path: str, certificate: x509.Certificate) -> bool:
@@ -241,10 +256,12 @@ def _staple_file(
     leaf: x509.Certificate,
     issuer: x509.Certificate | None,
     instance: Instance,
-) -> StapleFile:
+) -> StapleFile | Unseen:
     path = found.file.value
     data = read_bounded(Path(path))
     if isinstance(data, Finding):
+        if data.code is Code.HOST_PERMISSION:
+            return Unseen(path, data.message, "root")
         return StapleFile(path, data.message, None)
     if issuer is None:
         return StapleFile(path, "the issuer is not known, so it was not judged", None)
