@@ -126,3 +126,13 @@ def test_without_a_place_for_a_cache_nothing_is_changed(tmp_path: Path) -> None:
     made = plan(instance, [wanted])
     assert made.edits == ()
     assert CACHE in made.left[0].refusal.hand
+
+
+def test_a_cache_that_was_disabled_is_enabled_again_and_a_persons_file_stays(tmp_path: Path) -> None:
+    instance, wanted = layout(tmp_path, "IncludeOptional conf-enabled/*.conf")
+    file, link, host = plan(instance, [wanted]).edits
+    assert isinstance(file.after, bytes)
+    Path(file.path).write_bytes(file.after)
+    assert plan(instance, [wanted]).edits == (link, host)
+    Path(file.path).write_text("# mine\n")
+    assert plan(instance, [wanted]).edits == ()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from stapleguard.disk import read_bounded
 from stapleguard.servers import apache
 from stapleguard.servers.edit import (
     Edit,
@@ -67,7 +68,7 @@ def plan(instance: Instance, wanted: Sequence[Wanted]) -> Plan:
     cache = _cache(Path(instance.config))
     if not cache:
         hand = f"write {CACHE} outside of every virtual host, and run setup again"
-        refusal = Refusal("Apache has no SSLStaplingCache, and its layout is not Debian's", hand)
+        refusal = Refusal("Apache has no SSLStaplingCache, and setup knows no place for it", hand)
         return Plan((), (*made.left, *loose, *(Left(one.path, refusal) for one in made.edits)))
     return Plan((*cache, *made.edits), (*made.left, *loose))
 
@@ -78,13 +79,15 @@ def _cache(config: Path) -> tuple[Edit, ...]:
     read = _CONF_ENABLED.search(config.read_text("utf-8", "replace"))
     if read is None or not available.is_dir() or not enabled.is_dir():
         return ()
-    if (enabled / _NAME).is_symlink() or (available / _NAME).exists():
-        return ()  # a person's, since it holds no cache
     text = f"# Written by `stapleguard setup`: {_WHY}.\n<IfModule mod_ssl.c>\n    {CACHE}\n</IfModule>\n"
-    return (
-        Edit(str(available / _NAME), text.encode(), (), _WHY),
-        Edit(str(enabled / _NAME), Link(f"../conf-available/{_NAME}"), (), _WHY),
-    )
+    file = Edit(str(available / _NAME), text.encode(), (), _WHY)
+    link = Edit(str(enabled / _NAME), Link(f"../conf-available/{_NAME}"), (), _WHY)
+    if (enabled / _NAME).is_symlink():
+        return ()  # a person's, since it leads to no cache
+    there = read_bounded(available / _NAME) if (available / _NAME).exists() else None
+    if there == file.after:
+        return (link,)  # a2disconf has taken the link away
+    return (file, link) if there is None else ()
 
 
 def _change(path: str, text: str, group: Sequence[Wanted]) -> str | Refusal:

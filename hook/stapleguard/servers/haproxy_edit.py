@@ -98,7 +98,7 @@ def _reordered(
 ) -> str:
     """Say what other clients would get when ours came before a whole directory; '' when nothing changes."""
     if default and option.certificates[0] not in mine:
-        return f"clients that name no host of its own get {option.certificates[0]} now, and would get ours"
+        return f"clients that ask for no known name get {option.certificates[0]} now, and would get ours"
     for position, path in enumerate(option.certificates):
         if path in mine:
             continue
