@@ -32,7 +32,7 @@ from stapleguard.wire.handshake import Limits, observe
 pytestmark = pytest.mark.server
 
 SECONDS = float(os.environ.get("STAPLEGUARD_REFRESH_SECONDS", "0"))
-LIFE = timedelta(seconds=60 if SECONDS else 20)
+LIFE = timedelta(seconds=60 if SECONDS else 20)  # at the least
 CLIENTS = 8 if SECONDS else 2
 PERIOD = 1.0  # of the timer: a run, and so long until the next
 
@@ -96,14 +96,22 @@ def clients_of(site: Site) -> Iterator[Seen]:
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     require("nginx")
     made = Site(str(executable("nginx")), tmp_path_factory.mktemp("site"))
-    made.configure('prime = "file"', "[retry]\nfloor = 1\n")
-    made.open()
+    # What has failed is due again at once, however quick this machine is: the back-off has its own tests.
+    made.configure('prime = "file"', "[retry]\nfloor = 0.001\ncap = 0.001\n")
     yield made
     made.close()
 
 
+@pytest.fixture(scope="module")
+def life(opened: Site) -> timedelta:
+    """How long an answer has to live so that a run of this machine, as busy as it is, fits into it."""
+    begun = monotonic()
+    opened.open()  # two runs
+    return LIFE if SECONDS else max(LIFE, timedelta(seconds=5 * (monotonic() - begun)))
+
+
 @pytest.fixture
-def site(opened: Site) -> Site:
+def site(opened: Site, life: timedelta) -> Site:
     opened.responder.set_mode(Mode.GOOD)
     opened.responder.set_good(AnswerOptions())
     return opened
@@ -122,8 +130,8 @@ def timer(site: Site, seen: Seen) -> Iterator[Any]:
         yield site.run("refresh", "--json").json
 
 
-def test_no_client_meets_an_expired_missing_or_bad_staple(site: Site) -> None:
-    primed(site, AnswerOptions(this_update=timedelta(), next_update=LIFE))
+def test_no_client_meets_an_expired_missing_or_bad_staple(site: Site, life: timedelta) -> None:
+    primed(site, AnswerOptions(this_update=timedelta(), next_update=life))
     with clients_of(site) as seen:
         begun, wanted = monotonic(), 2
         for told in timer(site, seen):
@@ -131,8 +139,8 @@ def test_no_client_meets_an_expired_missing_or_bad_staple(site: Site) -> None:
             over = monotonic() - begun
             if over >= SECONDS and len(seen.staples) >= wanted:
                 break
-            assert over < max(SECONDS * 1.2, 60), seen.summary()
-    print(f"\nrefresh: {over:.0f} s with answers of {LIFE.total_seconds():.0f} s: {seen.summary()}")
+            assert over < max(SECONDS * 1.2, 3 * life.total_seconds()), seen.summary()
+    print(f"\nrefresh: {over:.0f} s with answers of {life.total_seconds():.0f} s: {seen.summary()}")
     assert not seen.bad
 
 
