@@ -47,12 +47,19 @@ def doctor_place(world: World, place: Place, timeout: float) -> Result:
         block = bedside.block(instance, local)
         issuer = _issuer(world, leaf, bedside.certificates(block.trusted.value) if block else ())
     asked = f" --sni {place.server_name}" if place.server_name else ""
-    case = Case(f"{place.authority}{asked}", leaf, issuer, strands, instance, local)
+    case = Case(f"{place.address}{asked}", leaf, issuer, strands, instance, local)
     more = tuple(one for one in looked.findings if one.code in _OF_THE_PLACE)
     return _concluded(world, case, more, {})
 
 
-_OF_THE_PLACE: Final = frozenset({Code.DNS_NAME_NOT_FOUND, Code.SERVED_NODE_DIFFERS})
+_OF_THE_PLACE: Final = frozenset(
+    {
+        Code.DNS_NAME_NOT_FOUND,
+        Code.SERVED_NODE_DIFFERS,
+        Code.SERVER_STAPLE_FILE_BAD,
+        Code.SERVER_UNSUPPORTED,
+    }
+)
 
 
 def doctor_lineage(world: World, name: str, sources: Sequence[str], timeout: float) -> Result:
