@@ -70,9 +70,13 @@ class Place:
         """HOST:PORT as in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def address(self) -> str:
+        """What a person types to look at it again."""
+        return f"{self.starttls}://{self.authority}" if self.starttls else self.authority
+
     def __str__(self) -> str:
-        scheme = f"{self.starttls}://" if self.starttls else ""
-        return f"{scheme}{self.authority}" + (f" {self.server_name}" if self.server_name else "")
+        return self.address + (f" {self.server_name}" if self.server_name else "")
 
     def at(self, address: str) -> Endpoint:
         """Return the endpoint at one address."""

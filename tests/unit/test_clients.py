@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from stapleguard.cli import main
 from stapleguard.clients import CLIENTS, Call, Idle, links, receive
 from stapleguard.disk import StateDirectory
 from stapleguard.model import Renewal, UsageError
@@ -214,6 +215,26 @@ def test_what_cannot_be_is_refused(words: tuple[str, ...], client: str, said: st
     with pytest.raises(UsageError, match=said) as caught:
         receive(Call({"HOME": str(tmp_path)}, words, store=str(tmp_path)), client)
     assert caught.value.hint
+
+
+def hooked(capsys: pytest.CaptureFixture[str], tmp_path: Path, *words: str) -> tuple[int, str]:
+    common = ["--config", str(tmp_path / "none.toml"), "--state-dir", str(tmp_path / "state")]
+    (tmp_path / "none.toml").touch()
+    with pytest.raises(SystemExit) as ended:
+        main([*common, "hook", "--store", str(tmp_path), *words])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, capsys.readouterr().err
+
+
+def test_mod_md_is_never_made_to_wait_for_itself(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    RECORDED["mod_md"].call(tmp_path)
+    status, said = hooked(capsys, tmp_path, "installed", NAME)
+    assert (status, said) == (0, f"stapleguard: queued {NAME} from mod_md; `stapleguard retry` proves it\n")
+    assert [*StateDirectory(tmp_path / "state").queue()] == [NAME]
+    status, said = hooked(capsys, tmp_path, "--wait", "installed", NAME)
+    assert status == 2
+    assert "--wait cannot be used by mod_md" in said
+    assert "hint: " in said
 
 
 @pytest.mark.parametrize(("given", "missing"), [("cert", "--key"), ("key", "--cert"), ("chain", "--cert")])

@@ -74,6 +74,41 @@ def test_apache_knows_mod_mds_stapling(tmp_path: Path, lines: str, managed: bool
     assert site.stapling is managed
 
 
+@pytest.mark.parametrize(
+    ("domain", "host", "kept"),
+    [
+        ("MDomain a.test b.test manual", "ServerName b.test\nSSLEngine on", ("a.test",)),
+        (
+            "<MDomainSet a.test>\nMDMember b.test\n</MDomainSet>",
+            "ServerName a.test\nSSLEngine on",
+            ("a.test",),
+        ),
+        ("MDomain a.test", "ServerName c.test\nSSLEngine on", ()),
+        ("MDomain a.test", "ServerName a.test", ()),
+        ("MDomain a.test manual", "ServerName manual\nSSLEngine on", ()),
+        ("", "ServerName a.test\nSSLEngine on", ()),
+    ],
+)
+def test_apache_knows_the_certificates_that_mod_md_keeps(
+    tmp_path: Path, domain: str, host: str, kept: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "store" / "domains" / "a.test"
+    folder.mkdir(parents=True)
+    for file in ("pubcert.pem", "pubcert.secp256r1.pem", "privkey.pem", "fallback-pubcert.pem"):
+        (folder / file).touch()
+    text = f"MDStoreDir {tmp_path}/store\nMDStapling on\nMDStapleOthers off\n{domain}\nListen 443\n"
+    _, sites = apache(tmp_path, f"{text}<VirtualHost *:443>\n{host}\n</VirtualHost>\n")
+    assert [one.keeper for one in sites] == ["mod_md" for _ in kept]
+    for site in sites:
+        assert site.certificates == (f"{folder}/pubcert.pem", f"{folder}/pubcert.secp256r1.pem")
+        assert site.stapling  # MDStapleOthers is about certificates that are not its own
+
+
+def test_apache_with_files_of_its_own_is_not_kept_by_mod_md(tmp_path: Path) -> None:
+    _, (site,) = apache(tmp_path, f"MDomain a.test\nListen 443\n{HOST % 'SSLCertificateFile a.pem'}")
+    assert site.keeper == ""
+
+
 def test_haproxy_reads_bind_lines_as_its_tokeniser_does(tmp_path: Path) -> None:
     (tmp_path / "state" / "live").mkdir(parents=True)
     listed = tmp_path / "list"

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +24,19 @@ HANDED_OVER_ID: Final = "b0a6a3a3f9d44c0e9a1c1f4c7b2f5e13"
 """The MESSAGE_ID of a hand-over; here and not in `report`, which needs the judge to be loaded."""
 
 
-def hand_over(arguments: argparse.Namespace, name: str, sources: Sequence[str], client: str) -> bool:
-    """Queue the lineage and have its unit started; False when the work is to be done here and now.
+class Handed(Enum):
+    """How far a hand-over came."""
+
+    STARTED = "started"
+    """A unit has begun."""
+    QUEUED = "queued"
+    """It is noted as pending, and no unit could be or was to be started."""
+    NOT = "not"
+    """The state directory takes nothing; the run itself says what is wrong with the disk."""
+
+
+def hand_over(arguments: argparse.Namespace, name: str, sources: Sequence[str], client: str) -> Handed:
+    """Queue the lineage and have its unit started, where there are units that would do as this call would.
 
     The entry comes first: killed at any point after it, the timer still finds the work.
     """
@@ -33,18 +45,18 @@ def hand_over(arguments: argparse.Namespace, name: str, sources: Sequence[str], 
         state.prepare()
         state.request(name, {"schema": "stapleguard.queue/1", "sources": [*sources], "client": client})
     except DiskFault:
-        return False  # the run itself says what is wrong with the disk
+        return Handed.NOT
     if arguments.wait or not _as_the_unit_would(arguments) or not host.booted():
-        return False
+        return Handed.QUEUED
     unit = units.worker(name)
     started = host.start(unit)
     if started.status != 0:
         why = escape(started.stderr.strip()) or f"systemctl ended with {started.status}"
-        sys.stderr.write(f"stapleguard: {unit} cannot be started, going on here: {why}\n")
+        sys.stderr.write(f"stapleguard: {unit} cannot be started: {why}\n")
         sys.stderr.write("stapleguard: hint: `stapleguard install` writes the units\n")
-        return False
+        return Handed.QUEUED
     _say(arguments, name, unit, client)
-    return True
+    return Handed.STARTED
 
 
 def _as_the_unit_would(arguments: argparse.Namespace) -> bool:

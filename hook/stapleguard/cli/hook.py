@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from stapleguard.cli import _deploy_named, _say, _sources
-from stapleguard.cli.handover import hand_over
-from stapleguard.clients import Call, Idle, links, receive
+from stapleguard.cli.handover import Handed, hand_over
+from stapleguard.clients import WITHIN_RESTART, Call, Idle, links, receive
 from stapleguard.disk import DiskFault, StateDirectory
 from stapleguard.model import ExitStatus, Renewal, UsageError
 
@@ -23,11 +23,21 @@ def hook(arguments: argparse.Namespace) -> int:
         if arguments.verbose:
             _say(f"{taken.event} of {taken.client}: nothing to do")
         return int(ExitStatus.OK)
+    awaited = taken.client in WITHIN_RESTART
+    if awaited and arguments.wait:
+        raise UsageError(
+            f"--wait cannot be used by {taken.client}: it serves the new certificate only after its hook",
+            "leave it out; to prove it by hand: stapleguard retry",
+        )
     name, sources = _sources(arguments, _directory(arguments, taken))
-    if hand_over(arguments, name, sources, taken.client):
+    handed = hand_over(arguments, name, sources, taken.client)
+    if handed is Handed.STARTED:
+        return int(ExitStatus.OK)
+    if awaited and handed is Handed.QUEUED:
+        _say(f"queued {name} from {taken.client}; `stapleguard retry` proves it")
         return int(ExitStatus.OK)
     if not arguments.quiet:
-        sys.stderr.write(f"stapleguard: took {name} from {taken.client}\n")
+        sys.stderr.write(f"stapleguard: took {name} from {taken.client}, going on here\n")
     return _deploy_named(arguments, name, sources, "hook")
 
 

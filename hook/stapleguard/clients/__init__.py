@@ -18,6 +18,8 @@ _BY_NAME: Final = (uacme.CLIENT, getssl.CLIENT, caddy.CLIENT)
 
 CLIENTS: Final[Mapping[str, Client]] = {one.name: one for one in (*_BY_ENVIRONMENT, *_BY_HAND, *_BY_NAME)}
 """Every client by the name that --client knows."""
+WITHIN_RESTART: Final = frozenset({modmd.CLIENT.name})
+"""Those whose server serves what was renewed only after their hook has ended: no proof can be made in it."""
 
 
 def receive(call: Call, wanted: str = "") -> Renewal | Idle:
@@ -52,4 +54,4 @@ def _one(found: list[Client]) -> Client:
     return found[0]
 
 
-__all__ = ["CLIENTS", "Call", "Client", "Idle", "receive"]
+__all__ = ["CLIENTS", "WITHIN_RESTART", "Call", "Client", "Idle", "receive"]

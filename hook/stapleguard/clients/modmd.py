@@ -1,6 +1,7 @@
 """mod_md's MDMessageCmd: a reason and the name of a managed domain (httpd, mod_md, MDMessageCmd).
 
-`installed` comes, as root, at the reload that put a certificate into service; before that it is only staged.
+`installed` comes, as root, within the restart that is about to put a certificate into service: its files are
+in place, but Apache goes on only when the hook has ended. Everything before comes as Apache's own user.
 """
 
 from __future__ import annotations

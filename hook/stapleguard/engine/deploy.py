@@ -102,8 +102,12 @@ def _introduce(run: Run) -> None:
 
 
 def _unguarded(run: Run, use: Use) -> Finding:
-    line = use.server.line(str(run.world.state.live_path(run.name)))
     where = use.sites[0].where
+    if keeper := use.sites[0].keeper:
+        text = f"{keeper} keeps the certificate of {where} itself, so nothing can be rolled back"
+        remedy = f"Nothing need be done: {keeper} renews and activates it, and it is proved all the same."
+        return find(Code.SERVER_NOT_GUARDED, where, text, remedy=remedy)
+    line = use.server.line(str(run.world.state.live_path(run.name)))
     text = f"{where} points at the ACME client's own directory, so nothing can be rolled back"
     remedy = f"Replace its certificate, key and stapling lines by: {line}"
     return find(Code.SERVER_NOT_GUARDED, where, text, remedy=remedy)

@@ -47,7 +47,7 @@ def doctor_place(world: World, place: Place, timeout: float) -> Result:
     if who.instance is not None and local is not None and (leaf is None or issuer is None):
         leaf, issuer = _on_disk(world, who.instance, local, leaf)
     asked = f" --sni {place.server_name}" if place.server_name else ""
-    subject = f"{place.authority}{asked}"
+    subject = f"{place.address}{asked}"
     only_seen = program if who.instance is None else None
     case = Case(subject, leaf, issuer, strands, who.instance, local, only_seen, who.unseen)
     codes = _OF_THE_PLACE | (_OF_A_BYSTANDER if only_seen is not None else frozenset())

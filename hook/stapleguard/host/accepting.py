@@ -8,9 +8,9 @@ from typing import Final
 from stapleguard.host.proc import Process, children, listeners_among, named, process
 
 # Programs that end TLS themselves. A forwarder (docker-proxy, socat) is none of them: behind its one
-# process may stand any number.
+# process may stand any number. Nor is one that forks for every connection (exim): it has no workers.
 _ENDS_TLS: Final = frozenset(
-    {"nginx", "angie", "openresty", "apache2", "httpd", "haproxy", "lighttpd", "caddy", "exim4", "exim"}
+    {"nginx", "angie", "openresty", "apache2", "httpd", "haproxy", "lighttpd", "caddy"}
 )
 _LEAVING: Final = "shutting down"
 

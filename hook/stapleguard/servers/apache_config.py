@@ -24,6 +24,10 @@ _DEPTH: Final = 32
 _HTTPS: Final = 443
 _VARIABLE: Final = re.compile(r"\$\{([^}]+)\}")
 _WILD: Final = re.compile(r"[*?\[]")
+_DEBIAN_MD: Final = "/var/lib/apache2/md"
+"""Where Debian's mod_md keeps its certificates; elsewhere it is `md` below the server's root."""
+_NO_NAMES: Final = frozenset({"auto", "manual"})
+"""Words of an MDomain line that are settings."""
 _OPEN: Final = re.compile(r"<(\w+)\s*(.*?)>?\s*$")
 
 
@@ -87,9 +91,16 @@ class Config:
 
     def managed(self, scope: Scope) -> bool:
         """Whether mod_md staples here, which then goes before mod_ssl."""
-        return self.value(scope, "mdstapling").lower() == "on" and (
-            self.value(scope, "mdstapleothers").lower() != "off"
-        )
+        others = self.value(scope, "mdstapleothers").lower() != "off"
+        return self.value(scope, "mdstapling").lower() == "on" and (others or bool(self.domain(scope)))
+
+    def domain(self, scope: Scope) -> str:
+        """Return the managed domain of mod_md that a scope gets its certificate from, '' without one."""
+        if scope.first("sslcertificatefile") or scope.guards or not scope.has("sslengine", "on"):
+            return ""
+        names = {_hostname(word) for word in _names(scope)}
+        domains = [[word for word in words if word not in _NO_NAMES] for words in self.main.all("mdomain")]
+        return next((words[0] for words in domains if not names.isdisjoint(words)), "")
 
 
 class _Reader:
@@ -150,6 +161,8 @@ class _Reader:
         elif name in ("ifmodule", "iffile", "ifdirective", "ifsection"):
             self.skipped = 1 if rest.strip().startswith("!") else 0
         elif name != "ifversion":
+            if name in ("mdomain", "mdomainset"):
+                self.main.directives.setdefault("mdomain", []).append(tuple(self._words(rest)))
             self.skipped = 1  # Directory, Location, Files, If: not of the server as a whole
 
     def _close(self, name: str) -> None:
@@ -208,7 +221,7 @@ def sites(config: Config, root: str) -> tuple[Site, ...]:
     found = [
         _site(scope, config, config.main.first("serverroot") or root)
         for scope in (*config.hosts, config.main)
-        if scope.guards or scope.first("sslcertificatefile")
+        if scope.guards or scope.first("sslcertificatefile") or config.domain(scope)
     ]
     return tuple(found)
 
@@ -243,10 +256,12 @@ def _names(scope: Scope) -> tuple[str, ...]:
 
 def _site(scope: Scope, config: Config, root: str) -> Site:
     trusted = config.value(scope, "sslcacertificatefile")
+    domain = config.domain(scope)
+    given = [words[0] for words in scope.all("sslcertificatefile") if words]
     return Site(
         names=_names(scope),
         listens=tuple(dict.fromkeys(_listens(scope, config))),
-        certificates=tuple(str(Path(root, words[0])) for words in scope.all("sslcertificatefile") if words),
+        certificates=_kept(config, root, domain) if domain else tuple(str(Path(root, one)) for one in given),
         variable=False,
         stapling=config.managed(scope) or config.value(scope, "sslusestapling").lower() == "on",
         staple_file=None,
@@ -255,7 +270,16 @@ def _site(scope: Scope, config: Config, root: str) -> Site:
         where=scope.where or "main server",
         guards=tuple(dict.fromkeys(scope.guards)),
         verifies_clients=config.value(scope, "sslverifyclient").lower() not in ("", "none"),
+        keeper="mod_md" if domain else "",
     )
+
+
+def _kept(config: Config, root: str, domain: str) -> tuple[str, ...]:
+    """List the certificates that mod_md keeps of a managed domain; one for each type of key."""
+    given = config.main.first("mdstoredir")
+    usual = _DEBIAN_MD if Path(_DEBIAN_MD).is_dir() else "md"
+    folder = Path(root, given or usual, "domains", domain)
+    return tuple(sorted(map(str, folder.glob("pubcert*.pem"))))
 
 
 def _hostname(word: str) -> str:

@@ -44,7 +44,8 @@ class Site:
     `resolvers` are what is in force, inherited or not. `where` is FILE:LINE of the block. `guards` are
     the lineages whose published include the block names, also while that file is missing.
     `verifies_clients`: its `trusted` anchors are anchors for client certificates, too. `included` is the
-    file of the generation that a guarded block names, where there are several to choose from.
+    file of the generation that a guarded block names, where there are several to choose from. `keeper` is
+    the part of the server that gets and keeps the certificate itself (`mod_md`), '' without one.
     """
 
     names: tuple[str, ...]
@@ -59,6 +60,7 @@ class Site:
     guards: tuple[str, ...]
     verifies_clients: bool
     included: str = ""
+    keeper: str = ""
 
 
 class ConfigOutcome(Enum):
