@@ -188,7 +188,8 @@ def _loaded(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
     if server is None or not sick(facts):
         return
     for one in (*server.log, *server.load.findings):
-        if one.code not in _AT_LOAD:
+        # nginx says the same of an answer whose signer it does not find: that is of the moment.
+        if one.code not in _AT_LOAD or "while requesting" in str(one.evidence.get("line", "")):
             continue
         if one.code is Code.SERVER_RESPONDER_UNRESOLVABLE_AT_LOAD and any(
             known.critical and known.code.value.startswith("dns.") for known in found
@@ -213,9 +214,8 @@ def _logged(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
     server = facts.server
     if server is None or not sick(facts) or criticals(found):
         return
-    lines = [one for one in server.log if one.code not in _AT_LOAD]
     lines = [
-        one for one in lines if one.code not in (Code.SERVER_RESOLVER_MISSING, Code.STAPLE_NOT_APPLICABLE)
+        one for one in server.log if one.code not in (Code.SERVER_RESOLVER_MISSING, Code.STAPLE_NOT_APPLICABLE)
     ]
     gone = _blind(server) and bool(facts.names)
     for one in lines:
