@@ -30,6 +30,7 @@ _AT_LOAD: Final = frozenset(
         Code.SERVER_UNSUPPORTED,
     }
 )
+_TELLS_NOTHING: Final = frozenset({Code.SERVER_RESOLVER_MISSING, Code.STAPLE_NOT_APPLICABLE})
 
 
 def infer(facts: Facts) -> tuple[Finding, ...]:
@@ -214,9 +215,7 @@ def _logged(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
     server = facts.server
     if server is None or not sick(facts) or criticals(found):
         return
-    lines = [
-        one for one in server.log if one.code not in (Code.SERVER_RESOLVER_MISSING, Code.STAPLE_NOT_APPLICABLE)
-    ]
+    lines = [one for one in server.log if one.code not in _TELLS_NOTHING]
     gone = _blind(server) and bool(facts.names)
     for one in lines:
         code = _by_whom(server, one, facts.symptom)

@@ -188,6 +188,9 @@ def _block(server: ServerBlock, config: str) -> Block:
     ]
     file = path("ssl_stapling_file")
     resolver = setting("resolver")
+    trusted = "ssl_trusted_certificate"
+    if not setting(trusted).value and setting("ssl_verify_client", "off").value != "off":
+        trusted = "ssl_client_certificate"  # read only where clients are verified
     families = tuple(one for one in (4, 6) if f"ipv{one}=off" not in resolver.words)
     return Block(
         server.where,
@@ -196,9 +199,7 @@ def _block(server: ServerBlock, config: str) -> Block:
         file,
         setting("ssl_stapling_responder"),
         resolver,
-        path(
-            "ssl_trusted_certificate" if server.value("ssl_trusted_certificate") else "ssl_client_certificate"
-        ),
+        path(trusted),
         path("ssl_certificate"),
         Setting(variable[0].arguments, variable[0].where) if variable else None,
         len(every),
