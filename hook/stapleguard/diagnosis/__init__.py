@@ -82,6 +82,7 @@ _CAUSE_RANK: Final[tuple[str, ...]] = (
     "ocsp.",
     "server.trust-missing",
     "server.resolver-missing",
+    "served.name-mismatch",
     "server.",
     "served.",
     "staple.",

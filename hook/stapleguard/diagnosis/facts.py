@@ -6,6 +6,7 @@ to see it: an inference must never take "not looked at" for "not there".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -139,7 +140,8 @@ class Block:
     `chain` is a file of its own for what stands above the leaf. `fetches`: it would ask the responder
     itself. `cache` is what it needs to start with stapling on, None where it needs nothing. `errors` and
     `made_up` are on where it passes on an answer that is none, or one of its own invention. `in_handshake`:
-    a client waits while it asks. `proxy` is the way that it takes to the responder.
+    a client waits while it asks. `proxy` is the way that it takes to the responder. `asks` says which of
+    several URLs of a certificate it asks, as an index; `families` which kinds of address it looks up.
     """
 
     where: str
@@ -160,11 +162,19 @@ class Block:
     in_handshake: bool = False
     proxy: Setting = Setting()
     key: Setting = Setting()
+    asks: int = 0
+    families: tuple[int, ...] = (4, 6)
 
     @property
     def on(self) -> bool:
         """Whether stapling is on."""
         return self.stapling.value == "on"
+
+    def asked(self, urls: Sequence[str]) -> tuple[str, ...]:
+        """Return the one URL that it asks; all that there are where somebody else fetches for it."""
+        if self.responder.value:
+            return (self.responder.value,)
+        return (urls[self.asks],) if urls and self.fetches else tuple(urls)
 
 
 @dataclass(frozen=True, slots=True)

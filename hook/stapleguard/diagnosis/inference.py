@@ -30,6 +30,7 @@ _AT_LOAD: Final = frozenset(
         Code.SERVER_UNSUPPORTED,
     }
 )
+_TELLS_NOTHING: Final = frozenset({Code.SERVER_RESOLVER_MISSING, Code.STAPLE_NOT_APPLICABLE})
 
 
 def infer(facts: Facts) -> tuple[Finding, ...]:
@@ -188,7 +189,8 @@ def _loaded(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
     if server is None or not sick(facts):
         return
     for one in (*server.log, *server.load.findings):
-        if one.code not in _AT_LOAD:
+        # nginx says the same of an answer whose signer it does not find: that is of the moment.
+        if one.code not in _AT_LOAD or "while requesting" in str(one.evidence.get("line", "")):
             continue
         if one.code is Code.SERVER_RESPONDER_UNRESOLVABLE_AT_LOAD and any(
             known.critical and known.code.value.startswith("dns.") for known in found
@@ -215,10 +217,7 @@ def _logged(facts: Facts, found: Sequence[Finding]) -> Iterator[Finding]:
         return
     if any(one.code.value.startswith("ocsp.") for one in found) and passes_on(facts):
         return  # it is passed on now, too
-    lines = [one for one in server.log if one.code not in _AT_LOAD]
-    lines = [
-        one for one in lines if one.code not in (Code.SERVER_RESOLVER_MISSING, Code.STAPLE_NOT_APPLICABLE)
-    ]
+    lines = [one for one in server.log if one.code not in _TELLS_NOTHING]
     gone = _blind(server) and bool(facts.names)
     for one in lines:
         code = _by_whom(server, one, facts.symptom)

@@ -123,7 +123,7 @@ def block(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             [f"{name} in force where this name is answered"],
             remedy=remedies.stapling_off(server, block, facts),
         )
-    url = block.responder.value or next(iter(facts.urls), "")
+    url = next(iter(block.asked(facts.urls)), "")
     if url and not url.startswith("http://") and fetches(facts):
         yield named(
             Code.SERVER_UNSUPPORTED,

@@ -101,18 +101,27 @@ def doors(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     if _own_proxy(facts):
         return  # the server does not go that way
     for url in dict.fromkeys(door.url for door in direct):
-        mine = [door for door in direct if door.url == url]
+        every = [door for door in direct if door.url == url]
+        mine = _asked(facts, every)
         broken = [door for door in mine if door.reply.code is not None]
-        if not broken:
-            continue
         whole = [door for door in mine if door.reply.code is None]
-        wrong = [door for door in broken if "" not in door.named_by]
-        if whole and wrong and all("" in door.named_by for door in whole):
-            yield _wrong_address(facts, wrong, whole)
-            broken = [door for door in broken if door not in wrong]
-        elif not whole and len(wrong) < len(broken):
-            broken = [door for door in broken if door not in wrong]
-        yield from _each_way(facts, broken, whole)
+        right = [door for door in every if "" in door.named_by and _speaks(door)]
+        wrong = [door for door in broken if "" not in door.named_by and not _speaks(door)]
+        if wrong and right and not any(_speaks(door) for door in mine if door not in right):
+            yield _wrong_address(facts, wrong, right)
+            broken = [door for door in (*broken, *right) if door.reply.code is not None and door not in wrong]
+        yield from _each_way(facts, tuple(dict.fromkeys(broken)), whole)
+
+
+def _asked(facts: Facts, every: Sequence[Door]) -> list[Door]:
+    """Keep the doors that the server goes to: with resolvers of its own, those that they name."""
+    own = {one.resolver for name in facts.names for one in name.configured if one.code is None}
+    return [door for door in every if own.intersection(door.named_by)] or [*every]
+
+
+def _speaks(door: Door) -> bool:
+    """Whether a responder is there, whatever it answers."""
+    return door.reply.code is None or door.reply.code.value.startswith("ocsp.")
 
 
 SLOW: Final = 2.0
@@ -170,7 +179,7 @@ def _wrong_address(facts: Facts, wrong: Sequence[Door], whole: Sequence[Door]) -
         f"the resolver in force gives another address for {host} ({first.address}), and that one fails",
         [
             f"{', '.join(first.named_by)} answers {first.address}: {first.reply.text}",
-            f"the system's resolver answers {whole[0].address}, which works",
+            f"the system's resolver answers {whole[0].address}, where a responder is",
         ],
         ["a good answer from the address that the configured resolver gives"],
         severity=weigh(facts),

@@ -171,6 +171,13 @@ def resolver(asked: Name | None, server: Server | None) -> str:
     address, _, port = bad.rpartition(":") if bad.count(":") == 1 else (bad, "", "53")
     where = block.resolver.where if block and block.resolver.where else "/etc/resolv.conf"
     line = server.manner.resolver if server else ""
+    if block and len(block.families) == 1 and asked and asked.system.addresses:
+        kept = f"ipv{10 - block.families[0]}=off"
+        return _steps(
+            f"At {where} take `{kept}` away: {host} is at {', '.join(asked.system.addresses)}.",
+            f"`dig +short {host} A {host} AAAA @{address} -p {port}` must print that.",
+            load_again(server),
+        )
     return _steps(
         f"`dig +time=2 +tries=1 {host} @{address} -p {port}` must answer.",
         line.format(where=where, bad=bad)

@@ -59,11 +59,12 @@ def side_by_side(first: Job[_T], second: Job[_U]) -> tuple[_T, _U]:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a server goes to its responders: their URLs, the name servers that it asks, and its method."""
+    """How a server goes to its responders: their URLs, whom it asks for which addresses, and its method."""
 
     urls: tuple[str, ...]
     resolvers: tuple[str, ...] = ()
     method: str = "GET"
+    families: tuple[int, ...] = (4, 6)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -74,7 +75,7 @@ class Route:
 def way(world: World, leaf: x509.Certificate, issuer: x509.Certificate | None, route: Route) -> Way:
     """Ask for every name, then at every address; in about ten seconds, whatever answers or does not."""
     hosts = dict.fromkeys(host for url in route.urls if (host := _host(url)) and not _is_literal(host))
-    names = tuple(at_once([_bound(_name, world, host, route.resolvers) for host in hosts]))
+    names = tuple(at_once([_bound(_name, world, host, route) for host in hosts]))
     # Without the issuer the question is a wrong one, but whether somebody answers is told all the same.
     request = ocsp.request(leaf, issuer or leaf)
     plans = [plan for url in route.urls for plan in _plans(world, url, names)]
@@ -106,9 +107,10 @@ def _is_literal(host: str) -> bool:
 # --- names -----------------------------------------------------------------------------------------------
 
 
-def _name(world: World, host: str, resolvers: Sequence[str]) -> Name:
+def _name(world: World, host: str, route: Route) -> Name:
     limit = min(_RESOLVE_SECONDS, world.config.fetch_timeout)
-    jobs = [_bound(_system, host, limit), *(_bound(_configured, one, host, limit) for one in resolvers)]
+    asked = [_bound(_configured, one, host, limit, route.families) for one in route.resolvers]
+    jobs = [_bound(_system, host, limit), *asked]
     system, *configured = at_once(jobs)
     return Name(host, system, tuple(configured))
 
@@ -134,15 +136,15 @@ def _name_servers() -> tuple[str, ...]:
     return tuple(f"[{one}]" if ":" in one else one for one in servers[:2])
 
 
-def _configured(server: str, host: str, limit: float) -> Lookup:
+def _configured(server: str, host: str, limit: float, families: Sequence[int] = dns.FAMILIES) -> Lookup:
     try:
-        answer = dns.ask(server, host, limit)
+        answer = dns.ask(server, host, limit, families)
     except UsageError:
         named, _, port = server.partition(":")
         found = addresses_of((named,), limit)[named]
         if not found:
             return Lookup(server, (), Code.DNS_NAME_NOT_FOUND, f"{escape(server)} is no address and has none")
-        return replace(_configured(f"{found[0]}:{port or 53}", host, limit), resolver=server)
+        return replace(_configured(f"{found[0]}:{port or 53}", host, limit, families), resolver=server)
     if answer.finding is None:
         return Lookup(server, answer.addresses)
     return Lookup(server, (), answer.finding.code, answer.finding.message)

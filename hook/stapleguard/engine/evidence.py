@@ -81,7 +81,7 @@ def cases(
 def facts_of(world: World, case: Case) -> Facts:
     """Look at everything, side by side."""
     leaf, instance = case.leaf, case.instance
-    urls = material.leaf_facts(leaf).ocsp_urls[:_URLS] if leaf is not None else ()
+    urls = material.leaf_facts(leaf).ocsp_urls if leaf is not None else ()
     block, blind = bedside.chart(instance, case.endpoint, leaf) if instance else (None, ())
 
     def way() -> doors.Way:
@@ -130,9 +130,9 @@ def _route(instance: Instance | None, block: Block | None, urls: Sequence[str]) 
     """How the server would go: to which URLs, by whose addresses, with which request."""
     stapler = STAPLERS.get(instance.kind) if instance else None
     if instance is None or block is None or stapler is None:
-        return doors.Route(tuple(urls))
-    forced = (block.responder.value,) if block.responder.value else tuple(urls)
-    return doors.Route(forced, stapler.resolvers(instance, block), stapler.MANNER.method)
+        return doors.Route(tuple(urls[:_URLS]))
+    asked, resolvers = block.asked(urls)[:_URLS], stapler.resolvers(instance, block)
+    return doors.Route(asked, resolvers, stapler.MANNER.method, block.families)
 
 
 def _as_the_server(world: World, block: Block | None) -> World:

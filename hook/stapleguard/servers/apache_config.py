@@ -98,7 +98,7 @@ class Config:
         """Return the managed domain of mod_md that a scope gets its certificate from, '' without one."""
         if scope.first("sslcertificatefile") or scope.guards or not scope.has("sslengine", "on"):
             return ""
-        names = {_hostname(word) for word in _names(scope)}
+        names = {*_names(scope)}
         domains = [[word for word in words if word not in _NO_NAMES] for words in self.main.all("mdomain")]
         return next((words[0] for words in domains if not names.isdisjoint(words)), "")
 

@@ -88,7 +88,10 @@ def sites(config: str, state_dir: str) -> tuple[Site, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ServerBlock:
-    """One server block; `names` in lower case, `listens` as (address, '*' or '[::]', port)."""
+    """One server block; `names` in lower case but for expressions.
+
+    `listens` are (address, '*' or '[::]', port).
+    """
 
     names: tuple[str, ...]
     listens: tuple[tuple[str, int], ...]
@@ -137,7 +140,7 @@ def blocks(config: str) -> tuple[ServerBlock, ...]:
             names = (word for one in server.block if one.name == "server_name" for word in one.arguments)
             found.append(
                 ServerBlock(
-                    tuple(word.lower() for word in names),
+                    tuple(word if word.startswith("~") else word.lower() for word in names),
                     tuple(dict.fromkeys(pairs)),
                     any({"default_server", "default"}.intersection(words) for words in listens),
                     server.where,

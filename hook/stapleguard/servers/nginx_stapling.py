@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -41,6 +42,8 @@ MANNER: Final = Manner(
 )
 
 _LINE: Final = re.compile(r"(?P<at>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) \[\w+\] (?P<pid>\d+)#")
+_GROUP: Final = re.compile(r"\(\?<(?=[A-Za-z_])")
+"""How PCRE opens a named group; Python wants a P in it."""
 _BEFORE: Final = 5.0
 _AFTER: Final = 2.0
 
@@ -48,8 +51,8 @@ _AFTER: Final = 2.0
 def block_for(instance: Instance, endpoint: Endpoint, leaf: x509.Certificate | None) -> Block | None:
     """Find the block that answers a server name at an address, as nginx chooses it, and read it.
 
-    An exact name, then the longest wildcard, then the default server of that address; regular expressions
-    are not followed.
+    An exact name, the longest wildcard in front, the longest behind, the first regular expression, then the
+    default server of that address.
     """
     del leaf
     config = instance.config
@@ -123,19 +126,48 @@ def _about(log: Sequence[Finding], found: Block | None) -> tuple[Finding, ...]:
 
 def _chosen(here: Sequence[ServerBlock], name: str) -> ServerBlock | None:
     wanted = name.lower().rstrip(".")
-    if wanted:
-        for one in here:
-            if wanted in one.names or f".{wanted}" in one.names:
-                return one
-        best: tuple[int, ServerBlock] | None = None
-        for one in here:
-            for pattern in one.names:
-                suffix = pattern.removeprefix("*") if pattern.startswith(("*.", ".")) else ""
-                if suffix and wanted.endswith(suffix) and (best is None or len(suffix) > best[0]):
-                    best = (len(suffix), one)
-        if best is not None:
-            return best[1]
+    fits = (_exact, _longest_suffix, _longest_prefix, _expression) if wanted else ()
+    for fit in fits:
+        if (found := fit(here, wanted)) is not None:
+            return found
     return next((one for one in here if one.default), here[0] if here else None)
+
+
+def _exact(here: Sequence[ServerBlock], wanted: str) -> ServerBlock | None:
+    return next((one for one in here if wanted in one.names or f".{wanted}" in one.names), None)
+
+
+def _longest_suffix(here: Sequence[ServerBlock], wanted: str) -> ServerBlock | None:
+    ends = [
+        (len(suffix), one)
+        for one in here
+        for pattern in one.names
+        if pattern.startswith(("*.", ".")) and wanted.endswith(suffix := pattern.removeprefix("*"))
+    ]
+    return max(ends, key=lambda end: end[0])[1] if ends else None
+
+
+def _longest_prefix(here: Sequence[ServerBlock], wanted: str) -> ServerBlock | None:
+    starts = [
+        (len(pattern), one)
+        for one in here
+        for pattern in one.names
+        if pattern.endswith(".*") and wanted.startswith(pattern.removesuffix("*"))
+    ]
+    return max(starts, key=lambda start: start[0])[1] if starts else None
+
+
+def _expression(here: Sequence[ServerBlock], wanted: str) -> ServerBlock | None:
+    """The first one that matches, in the order of the files; one that Python cannot read matches nothing."""
+    for one in here:
+        for pattern in one.names:
+            if not pattern.startswith("~"):
+                continue
+            flags = re.IGNORECASE if pattern != pattern.lower() else 0
+            with suppress(re.error):
+                if re.search(_GROUP.sub("(?P<", pattern[1:]), wanted, flags):
+                    return one
+    return None
 
 
 def _block(server: ServerBlock, config: str) -> Block:
@@ -158,18 +190,22 @@ def _block(server: ServerBlock, config: str) -> Block:
         if one.arguments and ("$" in one.arguments[0] or one.arguments[0].startswith("data:"))
     ]
     file = path("ssl_stapling_file")
+    resolver = setting("resolver")
+    trusted = "ssl_trusted_certificate"
+    if not setting(trusted).value and setting("ssl_verify_client", "off").value != "off":
+        trusted = "ssl_client_certificate"  # read only where clients are verified
+    families = tuple(one for one in (4, 6) if f"ipv{one}=off" not in resolver.words)
     return Block(
         server.where,
         setting("ssl_stapling", "off"),
         setting("ssl_stapling_verify", "off"),
         file,
         setting("ssl_stapling_responder"),
-        setting("resolver"),
-        path(
-            "ssl_trusted_certificate" if server.value("ssl_trusted_certificate") else "ssl_client_certificate"
-        ),
+        resolver,
+        path(trusted),
         path("ssl_certificate"),
         Setting(variable[0].arguments, variable[0].where) if variable else None,
         len(every),
         fetches=not file.value,
+        families=families,
     )

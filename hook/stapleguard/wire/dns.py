@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,11 @@ import dns.rdatatype
 from stapleguard.finding import Code, Finding, find
 from stapleguard.model import Json, UsageError, escape
 
+FAMILIES: Final = (4, 6)
+"""The kinds of address."""
+
 _PORT: Final = 53
+_KINDS: Final = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,10 @@ class _Reply:
     text: str = ""
 
 
-def ask(server: str, name: str, timeout: float) -> Resolution:
+def ask(server: str, name: str, timeout: float, families: Sequence[int] = FAMILIES) -> Resolution:
     """Ask `server` ("ip", "ip:port" or "[v6]:port") for the addresses of `name`, in `timeout` seconds.
+
+    Other `families` than these are not asked for.
 
     NXDOMAIN or no records is dns.name-not-found, any other response code dns.server-failure, no
     usable answer (nothing, a closed port, not DNS) dns.timeout. UDP, and TCP where the answer was
@@ -47,11 +54,11 @@ def ask(server: str, name: str, timeout: float) -> Resolution:
     address, port = _server(server)
     started = time.monotonic()
     replies: list[_Reply] = []
-    for kind in (dns.rdatatype.A, dns.rdatatype.AAAA):
+    for already, family in enumerate(families):
         # Half for the first question, what is left for the second.
         left = timeout - (time.monotonic() - started)
-        share = left / 2 if kind is dns.rdatatype.A else left
-        replies.append(_query(address, port, name, kind, max(share, 0.001)))
+        share = left / (len(families) - already)
+        replies.append(_query(address, port, name, _KINDS[family], max(share, 0.001)))
     seconds = time.monotonic() - started
     addresses = tuple(dict.fromkeys(one for reply in replies for one in reply.addresses))
     if addresses:
@@ -66,7 +73,8 @@ def ask(server: str, name: str, timeout: float) -> Resolution:
         "rcode": worst.rcode or None,
         "seconds": round(seconds, 3),
     }
-    message = f"{worst.text} from the resolver {escape(server)}"
+    only = "" if len(families) > 1 else f" (asked for IPv{families[0]} only)"
+    message = f"{worst.text} from the resolver {escape(server)}{only}"
     return Resolution(
         (), find(worst.code or Code.DNS_NAME_NOT_FOUND, escape(name), message, evidence=evidence), seconds
     )
