@@ -207,13 +207,7 @@ def _lineages(kept: Sequence[Store]) -> tuple[list[Lineage], list[str]]:
 def _leaf(path: str) -> x509.Certificate | None:
     """Read the first certificate of a file, which may hold a key as well."""
     data = read_bounded(Path(path))
-    if isinstance(data, Finding):
-        return None
-    begin = data.find(b"-----BEGIN CERTIFICATE-----")
-    try:
-        return x509.load_pem_x509_certificate(data[max(begin, 0) :])
-    except ValueError:
-        return None
+    return None if isinstance(data, Finding) else material.leaf_in(data)
 
 
 def _uses(site: Site, lineages: Sequence[Lineage]) -> Iterator[tuple[Lineage, tuple[str, ...], Mode]]:
