@@ -73,6 +73,11 @@ def test_a_list_of_certificates(box: Booted, site: Served) -> None:
     listed = f"{CERTS}/{first}.pem\n{CERTS}/{second}.pem [alpn h2] {second}\n# the end\n"
     box.write("/etc/haproxy/crt-list.txt", listed)
     haproxy(box, "crt-list /etc/haproxy/crt-list.txt")
+    site.renew(first)
+    (told,) = site.stapleguard("setup", "--json").json["by_hand"]
+    assert f"{CERTS}/{first}.pem" in told
+    assert f"is not the certificate that {first} has now" in told
+    box.run("/root/copies").succeeded()
     done = site.stapleguard("setup", "--write", "--yes", "--json")
     assert done.json["verdicts"] == {first: "verified", second: "verified"}, done.stderr
     assert box.path_in("/etc/haproxy/crt-list.txt").read_text() == (

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stapleguard.rehearsal.authority import Authority
 from stapleguard.servers.edit import Refusal
-from stapleguard.servers.haproxy_config import Option
+from stapleguard.servers.haproxy_config import Option, names_in
 from stapleguard.servers.haproxy_edit import use_bundles, use_lists
 
 pytestmark = pytest.mark.unit
@@ -103,3 +105,12 @@ def test_entries_of_a_list_keep_their_options() -> None:
 def test_other_entries_stay_byte_for_byte(text: str) -> None:
     assert use_bundles(text, "", {"/a b": "/x"}) == text
     assert isinstance(use_lists(text, 30, [file("a.pem")], {"/etc/ssl/private/a.pem": "/x"}, {}), Refusal)
+
+
+def test_names_are_read_beside_a_key(tmp_path: Path) -> None:
+    issued = Authority.create(datetime.now(UTC)).issue(["a.test", "*.b.test"], datetime.now(UTC))
+    whole = tmp_path / "a.pem"
+    whole.write_bytes(issued.key_pem + issued.fullchain_pem)
+    assert names_in(str(whole)) == {"a.test", "*.b.test"}
+    whole.write_bytes(issued.key_pem)
+    assert names_in(str(whole)) == names_in(str(tmp_path / "none")) == frozenset()

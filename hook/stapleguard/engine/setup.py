@@ -120,6 +120,7 @@ def look(world: World) -> Found:
     for place in places:
         wanted = []
         for site in place.sites:
+            by_hand += _older(site, lineages)
             for name in site.guards:
                 modes.setdefault(name, []).append((Mode.GUARD, site.where))
             for lineage, paths, mode in _uses(site, lineages):
@@ -206,13 +207,7 @@ def _lineages(kept: Sequence[Store]) -> tuple[list[Lineage], list[str]]:
 def _leaf(path: str) -> x509.Certificate | None:
     """Read the first certificate of a file, which may hold a key as well."""
     data = read_bounded(Path(path))
-    if isinstance(data, Finding):
-        return None
-    begin = data.find(b"-----BEGIN CERTIFICATE-----")
-    try:
-        return x509.load_pem_x509_certificate(data[max(begin, 0) :])
-    except ValueError:
-        return None
+    return None if isinstance(data, Finding) else material.leaf_in(data)
 
 
 def _uses(site: Site, lineages: Sequence[Lineage]) -> Iterator[tuple[Lineage, tuple[str, ...], Mode]]:
@@ -230,6 +225,18 @@ def _uses(site: Site, lineages: Sequence[Lineage]) -> Iterator[tuple[Lineage, tu
             continue  # by our line; a copy beside it is not used
         if paths:
             yield lineage, paths, Mode.WATCH if direct else Mode.CHECK
+
+
+def _older(site: Site, lineages: Sequence[Lineage]) -> Iterator[str]:
+    """Tell of copies that another certificate of the same names has taken the place of at the client."""
+    leaves = {path: _leaf(path) for path in site.certificates}
+    facts = {path: material.leaf_facts(leaf) for path, leaf in leaves.items() if leaf is not None}
+    known = {lineage.leaf for lineage in lineages} | set(site.guards)
+    for path, seen in facts.items():
+        same = [one for one in lineages if one.name not in known and {*one.names} == {*seen.names}]
+        if seen.sha256 not in known and same:
+            text = f"{path} at {site.where} is not the certificate that {same[0].name} has now"
+            yield f"{text}: left alone; by hand, copy it again and run setup"
 
 
 def _files(source: Renewal) -> tuple[str, ...]:

@@ -5,7 +5,16 @@ somebody else's and passes `escape` before it enters a message. What is wrong wi
 back as findings, the first being the first thing to mend.
 """
 
-from stapleguard.material.certificate import REFUSALS, NameMatch, issued, leaf_facts, matches_name, quiet
+from stapleguard.material.certificate import (
+    REFUSALS,
+    NameMatch,
+    common_names,
+    issued,
+    leaf_facts,
+    leaf_in,
+    matches_name,
+    quiet,
+)
 from stapleguard.material.files import Material, assemble, missing_issuer, read, with_chain
 from stapleguard.material.fitness import TrustPath, gate
 
@@ -15,9 +24,11 @@ __all__ = [
     "NameMatch",
     "TrustPath",
     "assemble",
+    "common_names",
     "gate",
     "issued",
     "leaf_facts",
+    "leaf_in",
     "matches_name",
     "missing_issuer",
     "quiet",

@@ -193,6 +193,26 @@ def _urls(access: x509.AuthorityInformationAccess | None, method: x509.ObjectIde
     )
 
 
+def leaf_in(data: bytes) -> x509.Certificate | None:
+    """Return the first certificate of a PEM, whatever stands beside it; None where there is none to read."""
+    begin = data.find(b"-----BEGIN CERTIFICATE-----")
+    try:
+        with quiet():
+            return x509.load_pem_x509_certificate(data[max(begin, 0) :])
+    except REFUSALS:
+        return None
+
+
+def common_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Return the common names of the subject; none when it cannot be decoded."""
+    try:
+        with quiet():
+            found = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+            return tuple(str(one.value) for one in found)
+    except REFUSALS:
+        return ()
+
+
 def dn(certificate: x509.Certificate, which: str) -> str:
     """Return the subject or issuer as RFC 4514 text, unescaped; empty when it cannot be decoded."""
     try:

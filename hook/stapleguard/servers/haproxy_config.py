@@ -14,8 +14,6 @@ from os.path import realpath
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-
 from stapleguard import material
 from stapleguard.disk import read_bounded
 from stapleguard.finding import Finding
@@ -281,12 +279,8 @@ def _listens(addresses: str) -> Iterator[tuple[str, int]]:
 def names_in(path: str) -> frozenset[str]:
     """Read the names in a PEM, whatever key stands beside them; none of a file without a certificate."""
     data = read_bounded(Path(path))
-    begin = -1 if isinstance(data, Finding) else data.find(b"-----BEGIN CERTIFICATE-----")
-    if isinstance(data, Finding) or begin < 0:
+    leaf = None if isinstance(data, Finding) else material.leaf_in(data)
+    if leaf is None:
         return frozenset()
-    try:
-        leaf = x509.load_pem_x509_certificate(data[begin:])
-    except ValueError:
-        return frozenset()
-    common = (str(one.value) for one in leaf.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME))
-    return frozenset(name.lower() for name in (*material.leaf_facts(leaf).names, *common))
+    names = (*material.leaf_facts(leaf).names, *material.common_names(leaf))
+    return frozenset(name.lower() for name in names)
