@@ -10,7 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -217,6 +217,11 @@ def haproxy_wheel(lab: Lab) -> Patient:
     # The least that it waits between two updates, so that a case need not wait for minutes.
     main = {"tune.ssl.ocsp-update.mindelay": "1", "tune.ssl.ocsp-update.maxdelay": "5"}
     return _haproxy(lab, binary, {"ocsp-update": "on"}, main)
+
+
+def haproxy_wheel_by_file(lab: Lab) -> Patient:
+    """The same, told nothing: then it takes a file as the old one does."""
+    return replace(haproxy_wheel(lab), directives={}, main={})
 
 
 def _haproxy(lab: Lab, binary: str, directives: Mapping[str, str], main: Mapping[str, str]) -> Patient:

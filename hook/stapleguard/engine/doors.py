@@ -25,7 +25,7 @@ from stapleguard.wire.fetch import Fetch, ocsp_exchange_at
 from stapleguard.wire.line import addresses_of
 
 _RESOLVE_SECONDS: Final = 3.0
-_ASK_SECONDS: Final = 7.0
+_ASK_SECONDS: Final = 6.0
 _ADDRESSES: Final = 6
 _RESOLV_CONF: Final = Path("/etc/resolv.conf")
 _T = TypeVar("_T")
