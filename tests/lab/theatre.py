@@ -213,6 +213,15 @@ class Theatre:
         return self.state / "live" / NAME
 
     @property
+    def stages(self) -> Path:
+        """Where understudies have their directories."""
+        return self.home / "tmp"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(self.stages)}
+
+    @property
     def inside(self) -> list[str]:
         bind = " && ".join(f'mount --bind "{self.home}/{one}" /etc/{one}' for one in ("hosts", "resolv.conf"))
         return ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{bind} && exec "$0" "$@"']
@@ -262,12 +271,11 @@ class Theatre:
             # `nginx -t` binds, and the address is on the other host.
             self.cluster.client.do(lambda: _NONLOCAL.write_text("1"))
         where = self.cluster.client if apart else self.cluster.web[0]
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         began = monotonic()
         with self.watched() as seen:
             done = where.do(
                 lambda: subprocess.run(
-                    argv, capture_output=True, text=True, timeout=90, check=False, env=environment
+                    argv, capture_output=True, text=True, timeout=90, check=False, env=self.environment
                 )
             )
         seconds = monotonic() - began
@@ -309,8 +317,8 @@ class Theatre:
     def left_behind(self) -> list[str]:
         """Name what runs with the files of an understudy, and the directories of any."""
         every = ((one, host.working_directory(one.pid) or "") for one in host.processes())
-        found = [one.command for one, where in every if "stapleguard-understudy-" in f"{where} {one.command}"]
-        return found + [str(one) for one in Path("/tmp").glob("stapleguard-understudy-*")]
+        found = [one.command for one, where in every if str(self.stages) in f"{where} {one.command}"]
+        return found + [str(one) for one in self.stages.iterdir()]
 
     def close(self) -> None:
         with suppress(Exception):
@@ -327,6 +335,7 @@ class Theatre:
 def theatre(troupe: Troupe, binary: str, home: Path, cluster: Cluster) -> Iterator[Theatre]:
     """Open a site with a good old certificate in service."""
     home.mkdir(mode=0o755)
+    (home / "tmp").mkdir(mode=0o1777)
     authority = Authority.create(datetime.now(UTC))
     responder = cluster.client.do(lambda: Responder(authority, cluster.client.ipv4))
     resolver = cluster.web[0].do(lambda: Resolver(DNS))

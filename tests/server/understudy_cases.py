@@ -84,10 +84,13 @@ def _no_cache(at: Theatre) -> None:
 def _client_certificates(at: Theatre) -> None:
     """The block asks for client certificates, so the include may not give it anchors of its own."""
     (at.home / "clients.pem").write_bytes(at.authority.create(datetime.now(UTC)).trusted_pem())
-    at.own = (
-        f'ssl_verify_client optional; ssl_client_certificate "{at.home}/clients.pem";\n'
-        "ssl_stapling_verify on;\n"
-    )
+    at.own = f'ssl_verify_client optional; ssl_client_certificate "{at.home}/clients.pem";\n'
+
+
+def _delegate(at: Theatre) -> None:
+    """Answers are to be verified, and one signs them whom the block's anchors do not lead to."""
+    at.own += "ssl_stapling_verify on;\n"
+    at.responder.said = Said(answer=AnswerOptions(signer=Signer.DELEGATE))
 
 
 def _old_staple_file(at: Theatre) -> None:
@@ -169,7 +172,7 @@ CASES: tuple[Case, ...] = (
     # The generation, with the configuration around it.
     Case(
         "a delegate's anchors are missing",
-        _answers(AnswerOptions(signer=Signer.DELEGATE)),
+        _delegate,
         4,
         "server.trust-missing",
         of=(NGINX,),

@@ -37,7 +37,16 @@ from stapleguard.engine.survey import Mode, Use
 from stapleguard.engine.world import Tone, World
 from stapleguard.finding import Code, Finding, criticals
 from stapleguard.host import Child, Network
-from stapleguard.model import Ask, Endpoint, HandshakeFault, Json, StapleguardError, Verdict, escape
+from stapleguard.model import (
+    Ask,
+    Endpoint,
+    HandshakeFault,
+    Interrupted,
+    Json,
+    StapleguardError,
+    Verdict,
+    escape,
+)
 from stapleguard.servers import Account, Site, Stage, Stapling, Understudy
 from stapleguard.servers.running import UNDERSTUDY as PREFIX
 from stapleguard.wire.handshake import Limits, observe
@@ -167,6 +176,8 @@ def perform(run: Run, use: Use) -> Performance | None:
             if composed is None:
                 return None
             showing, findings, why = _Play(run, use, stage, composed, network).play()
+    except Interrupted:
+        raise
     except (OSError, StapleguardError) as error:
         return Performance(kind, Showing.NOTHING, (), clock.monotonic() - begun, str(error))
     if stage.account is Account.OURS and showing is not Showing.NOTHING:
@@ -222,12 +233,12 @@ class _Play:
         for name, text in self.composed.files.items():
             Path(self.stage.directory, name).write_text(text)
         with ThreadPoolExecutor(max_workers=1) as doctor, self._started() as child:
-            told = self._watch(child, lambda: doctor.submit(self._why, child))
+            told = self._watch(child, lambda: doctor.submit(self._examined, child))
             if child.poll() is not None or self._barred or not all(map(_reached, self.strands)):
                 return self._nothing(child)
             if all(strand.last is not None and strand.good(strand.last) for strand in self.strands):
                 return Showing.GOOD, (), ""
-            findings = self._translated(told.result() if told is not None else self._why(child))
+            findings = self._translated(told.result() if told is not None else self._examined(child))
         bad = diagnosis.BREAKING - {Code.STAPLE_MUST_STAPLE_UNMET}
         shown = filter(_shown, self.strands)
         seen = {found.code for strand in shown for found in strand_findings(strand)}
@@ -337,6 +348,11 @@ class _Play:
         said = said or (words[-1] if words else "")
         what = "it gave no handshake in time" if status is None else f"it ended with {status}"
         return Showing.NOTHING, (), f"{what}: {said}" if said else what
+
+    def _examined(self, child: Child) -> tuple[Finding, ...]:
+        """Examine it where it stands: another namespace may have name servers of its own."""
+        found = self.network.do(lambda: self._why(child))
+        return only_here(found) if self._answered and self.network.elsewhere else found
 
     def _why(self, child: Child) -> tuple[Finding, ...]:
         """Find the cause: what is served, the responder's own word, the log, or what a diagnosis tells."""

@@ -6,13 +6,14 @@ import ctypes
 import os
 import socket
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
 _PROC: Final = Path("/proc")
 _CLONE_NEWNET: Final = 0x40000000
+_AT_ONCE: Final = 2
 _SET_UID_AND_GID: Final = 1 << 7 | 1 << 6
 _T = TypeVar("_T")
 
@@ -23,6 +24,11 @@ class Network:
     def __init__(self, pool: ThreadPoolExecutor | None) -> None:
         self._pool = pool
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is another one than that of this process."""
+        return self._pool is not None
+
     def do(self, job: Callable[[], _T]) -> _T:
         """Do a job there and return what it returns."""
         return job() if self._pool is None else self._pool.submit(job).result()
@@ -30,7 +36,7 @@ class Network:
 
 @contextmanager
 def network_of(pid: int) -> Iterator[Network]:
-    """Enter the network namespace of a process: directly where it is ours, else in one thread of our own.
+    """Enter the network namespace of a process: directly where it is ours, else in threads of our own.
 
     A namespace belongs to a thread, so nothing else of this process moves. Raises OSError where we may not
     (it needs CAP_SYS_ADMIN) or the process is gone.
@@ -42,9 +48,13 @@ def network_of(pid: int) -> Iterator[Network]:
     with ExitStack() as stack:
         descriptor = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, descriptor)
-        # One thread for all jobs: a child that it has started lives no longer than it does.
-        pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
-        pool.submit(_enter, descriptor).result()
+        # Threads for our purposes alone, which last as long as this: a child lives no longer than its own.
+        entered = ThreadPoolExecutor(_AT_ONCE, initializer=_enter, initargs=(descriptor,))
+        pool = stack.enter_context(entered)
+        try:
+            pool.submit(os.getpid).result()
+        except BrokenExecutor:
+            raise OSError("another network namespace cannot be entered") from None
         yield Network(pool)
 
 
