@@ -40,7 +40,7 @@ def commands(
             continue
         for name, one in action.choices.items():
             deeper = [*commands(one, f"{prefix}{name} ")]
-            yield from deeper or [(f"{prefix}{name}", one.description or "", one)]
+            yield from deeper or [(f"{prefix}{name}", " ".join((one.description or "").split()), one)]
 
 
 def _options(one: argparse.ArgumentParser) -> Iterator[str]:
