@@ -40,7 +40,7 @@ class ManagedApache:
         ours = shlex.join(["env", source, *lab.command("hook", "--store", str(self.folder / "md"))])
         self.message.write_text(
             # www-data may not be allowed to read this checkout; what it is told is none of our business.
-            f'#!/bin/sh\n[ "$1" != installed ] || said=$({ours} "$@" 2>&1)\n'
+            f'#!/bin/sh\nshift\n[ "$1" != installed ] || said=$({ours} "$@" 2>&1)\n'
             f'echo "$(id -u) $1 $2 $? $said" >>{self.told}\n'
         )
         self.message.chmod(0o755)
@@ -57,7 +57,7 @@ class ManagedApache:
             f"MDCACertificateFile {self.lab.folder}/api.pem\nMDCertificateAgreement accepted\n"
             f"MDContactEmail a@site.test\nMDCAChallenges tls-alpn-01\n"
             f"MDPortMap https:{net.https_port} http:-\n"
-            f'MDInitialDelay 0\nMDMessageCmd "{self.message}"\nMDStapling {stapling}\nMDomain {domains}\n'
+            f"MDInitialDelay 0\nMDMessageCmd {self.message} hook\nMDStapling {stapling}\nMDomain {domains}\n"
             f"<VirtualHost {where}>\nServerName {NAME}\nServerAlias {domains}\n"
             "Protocols http/1.1 acme-tls/1\nSSLEngine on\n</VirtualHost>\n"
         )

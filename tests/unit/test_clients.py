@@ -1,17 +1,23 @@
 """What each ACME client says to its hook: recorded calls, the same with a part missing, and who is who.
 
 As lego 4.35.2 and 5.3.1, acme.sh 3.1.4, dehydrated 0.7.2, mod_md 2.6.11, uacme 1.7.4, getssl 2.51 and
-caddy-events-exec document or set it; those that Debian packages run in tests/server/test_acme_clients.py.
+caddy-events-exec document or set it; those that Debian packages run in tests/server/test_acme_clients.py and
+tests/server/test_mod_md.py. The paths of Caddy are those that its 2.6.2 wrote for a certificate of Pebble.
 """
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from lab.tools import REPOSITORY
 from stapleguard.cli import main
+from stapleguard.cli.arguments import parser
 from stapleguard.clients import CLIENTS, Call, Idle, links, receive
 from stapleguard.disk import StateDirectory
 from stapleguard.model import Renewal, UsageError
@@ -46,6 +52,7 @@ class Recorded:
 
 LEGO = (f"{NAME}.crt", f"{NAME}.key", f"{NAME}.issuer.crt")
 DEHYDRATED = tuple(f"certs/{NAME}/{kind}.pem" for kind in ("privkey", "cert", "fullchain", "chain"))
+CADDY = f"certificates/127.77.1.1-20016-dir/{NAME}/{NAME}"
 RECORDED = {
     "lego 4": Recorded(
         LEGO,
@@ -110,8 +117,8 @@ RECORDED = {
         client="getssl",
     ),
     "caddy": Recorded(
-        (f"certificates/ca/{NAME}/{NAME}.crt", f"certificates/ca/{NAME}/{NAME}.key"),
-        words=(NAME, *(f"certificates/ca/{NAME}/{NAME}.{end}" for end in ("crt", "key"))),
+        tuple(f"{CADDY}.{end}" for end in ("crt", "key", "json")),
+        words=(NAME, f"{CADDY}.crt", f"{CADDY}.key"),
         options={"store": "{home}"},
         client="caddy",
     ),
@@ -300,6 +307,41 @@ def test_links_follow_the_client(tmp_path: Path) -> None:
         "fullchain.pem": "/f",
     }
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def written(line: str, recorded: Recorded) -> list[str]:
+    """What our program is called with where a person has written this line, `hook` not included."""
+    command = line.partition("stapleguard hook")[2].replace('"$@"', "").rstrip("'\" ")
+    given = shlex.split(command.replace("example.org", NAME))
+    # The client itself puts these in, or behind.
+    words = iter(recorded.words)
+    filled = [next(words) if one.startswith("{") else one for one in given]
+    return filled if "{" in line or NAME in filled else [*filled, *recorded.words]
+
+
+@pytest.mark.parametrize("client", [one for one in CLIENTS if one != "certbot"])
+def test_the_line_that_we_name_is_one_that_we_take(
+    client: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    which = {"lego": "lego 5", "files": "files (step)"}.get(client, client)
+    recorded = RECORDED[which]
+    call = recorded.call(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    arguments = parser().parse_args(["hook", *written(CLIENTS[client].line, recorded)])
+    words = [one.replace("{home}", str(tmp_path)) for one in arguments.words]
+    given = (arguments.name, arguments.cert, arguments.key, arguments.chain, call.store)
+    taken = receive(Call(call.environment, tuple(words), *given), arguments.client)
+    assert isinstance(taken, Renewal)
+    assert (taken.client, taken.name) == (client, NAME)
+
+
+def test_the_page_and_the_help_have_every_line() -> None:
+    page = (REPOSITORY / "docs/how-to/acme-clients.md").read_text()
+    argv = [sys.executable, "-m", "stapleguard", "hook", "--help"]
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    for one in CLIENTS.values():
+        assert one.line in page, one.name
+        assert f"  {one.line}\n" in shown
 
 
 def test_every_client_has_a_recorded_call() -> None:

@@ -9,7 +9,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from stapleguard.cli import completion
 from stapleguard.cli.install import default_configuration
+from stapleguard.cli.manual import page
 from stapleguard.config import SCHEMA, Config, parse
 
 pytestmark = pytest.mark.unit
@@ -34,7 +36,7 @@ def files(root: Path) -> dict[str, int]:
 
 
 def test_twice_is_once(tmp_path: Path) -> None:
-    assert len(run("install", "--root", str(tmp_path))) == 11
+    assert len(run("install", "--root", str(tmp_path))) == 13
     written = files(tmp_path)
     assert written[HOOK] == 0o755
     assert written[WORKER] == 0o644
@@ -42,6 +44,18 @@ def test_twice_is_once(tmp_path: Path) -> None:
     assert "ExecStart=/usr/bin/stapleguard retry %I" in (tmp_path / WORKER).read_text()
     assert run("install", "--root", str(tmp_path)) == []
     assert files(tmp_path) == written
+
+
+def test_the_page_and_the_completion_of_each_shell_are_where_it_looks(tmp_path: Path) -> None:
+    run("install", "--root", str(tmp_path))
+    share = tmp_path / "usr/share"
+    assert (share / "man/man1/stapleguard.1").read_text() == page()
+    for place, text in (
+        ("bash-completion/completions/stapleguard", completion.bash()),
+        ("zsh/vendor-completions/_stapleguard", completion.zsh()),
+        ("fish/vendor_completions.d/stapleguard.fish", completion.fish()),
+    ):
+        assert (share / place).read_text() == text
 
 
 def test_what_a_person_changed_is_kept(tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
-"""The manual page and the completion say what the parser knows, and man and bash take them."""
+"""The manual page says what the parser knows, and those who render it have nothing to say."""
 
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 import pytest
 from lab.tools import require
 from stapleguard.cli.arguments import parser
-from stapleguard.cli.manual import commands, completion, page
+from stapleguard.cli.manual import commands, page
 
 pytestmark = pytest.mark.unit
 
@@ -31,24 +30,20 @@ def test_groff_has_nothing_to_say() -> None:
     assert "send a test message through" in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize(
-    ("words", "wanted", "unwanted"),
-    [
-        (["stapleguard", "de"], {"deploy"}, {"check"}),
-        (["stapleguard", "--config", "/x", "ho"], {"hook"}, {"deploy"}),
-        (["stapleguard", "alert", ""], {"test", "unit", "--json"}, {"deploy"}),
-        (["stapleguard", "setup", "--"], {"--write", "--undo", "--yes"}, {"--client"}),
-        (["stapleguard", "ocsp", ""], {"fetch", "verify"}, {"deploy"}),
-        (["stapleguard", "ocsp", "verify", "--re"], {"--response"}, {"--url"}),
-    ],
-)
-def test_bash_completes(words: list[str], wanted: set[str], unwanted: set[str], tmp_path: Path) -> None:
-    file = tmp_path / "completion"
-    file.write_text(completion())
-    words_are = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))'
-    script = f'source {file}; {words_are}; _stapleguard; printf "%s\\n" "${{COMPREPLY[@]}}"'
-    done = subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, text=True, check=True)
-    offered = set(done.stdout.split())
+def mandoc(text: str) -> str:
+    argv = ["mandoc", "-Tlint", "-Wwarning"]
+    return subprocess.run(argv, input=text, capture_output=True, text=True, check=False).stdout
+
+
+def test_mandoc_has_no_warning() -> None:
+    require("mandoc")
+    assert mandoc(page()) == ""
+    assert "FROB" in mandoc(page().replace(".SH NAME", ".SH NAME\n.FROB", 1))
+
+
+def test_man_renders_it() -> None:
+    require("man")
+    argv = ["man", "--warnings", "-l", "-"]
+    done = subprocess.run(argv, input=page(), capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert wanted <= offered
-    assert not unwanted & offered
+    assert "STAPLEGUARD(1)" in done.stdout

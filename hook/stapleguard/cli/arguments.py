@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,6 +91,12 @@ def _program() -> argparse.ArgumentParser:
 
 
 def _hook_arguments(hook: argparse.ArgumentParser) -> None:
+    # The lines are to be copied, so they must not be wrapped; then nothing is.
+    hook.formatter_class = argparse.RawDescriptionHelpFormatter
+    hook.description = textwrap.fill(hook.description or "", 100)
+    hook.epilog = "\n".join(
+        ["what to write, for example.org:", *(f"  {one.line}" for one in CLIENTS.values())]
+    )
     hook.add_argument(
         "--client",
         default="",

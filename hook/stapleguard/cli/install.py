@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from stapleguard import host, report
-from stapleguard.cli import manual
+from stapleguard.cli import completion, manual
 from stapleguard.config import SCHEMA, Config
 from stapleguard.disk import StateDirectory, read_bounded, replace_file
 from stapleguard.finding import Finding
@@ -157,9 +157,13 @@ def files_of(place: Place) -> Iterator[_File]:
             case _:
                 continue
     # What a package brings is below /usr/share; /usr/local is the administrator's.
-    share = "usr/local/share" if place.root == Path("/") else "usr/share"
+    local = place.root == Path("/")
+    share = "usr/local/share" if local else "usr/share"
+    functions = "site-functions" if local else "vendor-completions"
     yield _File(f"{share}/man/man1/stapleguard.1", manual.page())
-    yield _File(f"{share}/bash-completion/completions/stapleguard", manual.completion())
+    yield _File(f"{share}/bash-completion/completions/stapleguard", completion.bash())
+    yield _File(f"{share}/zsh/{functions}/_stapleguard", completion.zsh())
+    yield _File(f"{share}/fish/vendor_completions.d/stapleguard.fish", completion.fish())
     certbot = place.root / "etc/letsencrypt"
     if place.root != Path("/") or certbot.is_dir() or shutil.which("certbot", path=host.PATH):
         about = "# certbot runs this after each renewal (certbot manual, --deploy-hook)."

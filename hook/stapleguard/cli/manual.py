@@ -1,19 +1,23 @@
-"""The manual page and the completion of bash, made from the parser itself."""
+"""The manual page, made from the parser itself."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import Final
 
 from stapleguard import __version__
 from stapleguard.cli.arguments import parser
 from stapleguard.model import ExitStatus
 
+_DATE: Final = "2026-11-25"
+"""Of the last change of form; man(7) wants one, and a page must not differ from day to day."""
+
 
 def page() -> str:
     """Return stapleguard(1) for man(1), in man(7)."""
     top = parser()
-    lines = [f'.TH STAPLEGUARD 1 "" "stapleguard {__version__}" "User Commands"']
+    lines = [f'.TH STAPLEGUARD 1 {_DATE} "stapleguard {__version__}" "User Commands"']
     lines += [".SH NAME", f"stapleguard \\- {_text('finish a certificate renewal and prove it on the wire')}"]
     lines += [".SH SYNOPSIS", ".B stapleguard", _text("[OPTION]... COMMAND [ARGUMENT]...")]
     lines += [".SH DESCRIPTION", _text(top.description or ""), ".SH OPTIONS", *_options(top)]
@@ -27,42 +31,6 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def completion() -> str:
-    """Return the completion for bash: commands, then the options and fixed words of each."""
-    top = parser()
-    found = {name: sorted(_words(one)) for name, _, one in commands(top)}
-    first = sorted({*_words(top), *(name.partition(" ")[0] for name in found)})
-    cases = [
-        f"        {name.replace(' ', '+')}) words='{' '.join(words)}' ;;" for name, words in found.items()
-    ]
-    nested = sorted({name.partition(" ")[0] for name in found if " " in name})
-    inner = {
-        one: " ".join(name.partition(" ")[2] for name in found if name.startswith(f"{one} "))
-        for one in nested
-    }
-    cases += [f"        {one}) words='{words}' ;;" for one, words in inner.items()]
-    return f"""# bash completion for stapleguard, made from its own parser.
-_stapleguard() {{
-    local command= words word index
-    for ((index = 1; index < COMP_CWORD; index++)); do
-        word=${{COMP_WORDS[index]}}
-        case $word in
-        --config | --state-dir) ((index++)) ;;
-        -*) ;;
-        *) command=${{command:+$command+}}$word; [[ " {" ".join(nested)} " == *" $word "* ]] || break ;;
-        esac
-    done
-    case $command in
-        "") words='{" ".join(first)}' ;;
-{chr(10).join(cases)}
-        *) words= ;;
-    esac
-    COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
-}}
-complete -o default -F _stapleguard stapleguard
-"""
-
-
 def commands(
     top: argparse.ArgumentParser, prefix: str = ""
 ) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
@@ -72,7 +40,7 @@ def commands(
             continue
         for name, one in action.choices.items():
             deeper = [*commands(one, f"{prefix}{name} ")]
-            yield from deeper or [(f"{prefix}{name}", one.description or "", one)]
+            yield from deeper or [(f"{prefix}{name}", " ".join((one.description or "").split()), one)]
 
 
 def _options(one: argparse.ArgumentParser) -> Iterator[str]:
@@ -84,13 +52,6 @@ def _options(one: argparse.ArgumentParser) -> Iterator[str]:
         yield ".TP"
         yield f".B {_text(f'{words} {value}'.strip())}"
         yield _text((action.help or "").replace("%%", "%"))
-
-
-def _words(one: argparse.ArgumentParser) -> set[str]:
-    words = {word for action in one._actions for word in action.option_strings}  # noqa: SLF001 - as above
-    fixed = [action for action in one._actions if not action.option_strings]  # noqa: SLF001 - as above
-    lists = [action.choices for action in fixed if action.choices and not isinstance(action.choices, dict)]
-    return words | {str(word) for choices in lists for word in choices}
 
 
 def _text(text: str) -> str:

@@ -8,6 +8,10 @@ from stapleguard.clients.call import Call, Client, Idle, from_files, identifier,
 from stapleguard.model import Renewal, UsageError
 
 STORE = "/var/lib/caddy/.local/share/caddy"
+_LINE = (
+    "exec stapleguard hook --client caddy {event.data.identifier} "
+    "{event.data.certificate_path} {event.data.private_key_path}"
+)
 
 
 def _receive(call: Call) -> Renewal | Idle:
@@ -16,8 +20,7 @@ def _receive(call: Call) -> Renewal | Idle:
         what = "certificate_path" if len(call.words) < 2 else "private_key_path"
         raise UsageError(
             f"caddy's event came without {what}",
-            "exec stapleguard hook --client caddy {event.data.identifier} "
-            "{event.data.certificate_path} {event.data.private_key_path}",
+            _LINE,
         )
     store = Path(call.store or STORE)
     files = {
@@ -27,4 +30,4 @@ def _receive(call: Call) -> Renewal | Idle:
     return from_files("caddy", call.name or name, (name,), files)
 
 
-CLIENT = Client("caddy", never, _receive)
+CLIENT = Client("caddy", f"on cert_obtained {_LINE}", never, _receive)

@@ -48,9 +48,11 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One ACME client: how its calls are recognised, and what they mean."""
+    """One ACME client: the line that makes it call, how its calls are recognised, and what they mean."""
 
     name: str
+    line: str
+    """What a person writes, for a certificate of example.org."""
     calls: Callable[[Call], bool]
     receive: Callable[[Call], Renewal | Idle]
 

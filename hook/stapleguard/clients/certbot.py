@@ -45,4 +45,9 @@ def _calls(call: Call) -> bool:
     return call.any_of("RENEWED_LINEAGE", "RENEWED_DOMAINS")
 
 
-CLIENT = Client("certbot", _calls, lambda call: renewal(call.environment))
+CLIENT = Client(
+    "certbot",
+    "certbot renew --deploy-hook 'stapleguard hook'",
+    _calls,
+    lambda call: renewal(call.environment),
+)

@@ -71,4 +71,4 @@ def _arguments(word: str, names: tuple[str, ...], given: list[str]) -> list[str]
     return given[: len(names)]
 
 
-CLIENT = Client("dehydrated", _calls, _receive)
+CLIENT = Client("dehydrated", 'exec stapleguard hook --client dehydrated "$@"', _calls, _receive)

@@ -34,4 +34,10 @@ def _name(path: Path) -> str:
     return path.absolute().parent.name if path.stem in _NO_NAMES else path.stem
 
 
-CLIENT = Client("files", _calls, _receive)
+CLIENT = Client(
+    "files",
+    'step ca renew example.org.crt example.org.key --exec "stapleguard hook --cert example.org.crt '
+    '--key example.org.key"',
+    _calls,
+    _receive,
+)

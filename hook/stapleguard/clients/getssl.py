@@ -20,4 +20,4 @@ def _receive(call: Call) -> Renewal | Idle:
     return from_files("getssl", call.name or name, (name,), files)
 
 
-CLIENT = Client("getssl", never, _receive)
+CLIENT = Client("getssl", 'RELOAD_CMD="stapleguard hook --client getssl example.org"', never, _receive)

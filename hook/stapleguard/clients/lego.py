@@ -28,4 +28,10 @@ def _receive(call: Call) -> Renewal | Idle:
     return from_files("lego", chosen, domains, files)
 
 
-CLIENT = Client("lego", _calls, _receive)
+CLIENT = Client(
+    "lego",
+    # As from version 5; before that, --renew-hook of `lego renew` and --run-hook of `lego run`.
+    "lego run --domains example.org --deploy-hook 'stapleguard hook'",
+    _calls,
+    _receive,
+)

@@ -28,7 +28,8 @@ def _receive(call: Call) -> Renewal | Idle:
         return Idle("mod_md", reason)
     if not name:
         raise UsageError(
-            "installed of mod_md came without a domain", "it gives REASON DOMAIN to MDMessageCmd"
+            "installed of mod_md came without a domain",
+            "it gives REASON DOMAIN to its MDMessageCmd",
         )
     named(name, "the managed domain")
     stores = [call.store] if call.store else [*STORES]
@@ -48,4 +49,5 @@ def _receive(call: Call) -> Renewal | Idle:
     raise UsageError(f"the store of mod_md has no certificate of {name}", f"look into {folder}")
 
 
-CLIENT = Client("mod_md", _calls, _receive)
+# In quotes it would be one path to mod_md.
+CLIENT = Client("mod_md", "MDMessageCmd /usr/bin/stapleguard hook", _calls, _receive)

@@ -20,4 +20,6 @@ def _receive(call: Call) -> Renewal | Idle:
     return from_files("uacme", call.name or name, (name,), files)
 
 
-CLIENT = Client("uacme", never, _receive)
+CLIENT = Client(
+    "uacme", "uacme issue example.org && stapleguard hook --client uacme example.org", never, _receive
+)
