@@ -83,8 +83,10 @@ _CAUSE_RANK: Final[tuple[str, ...]] = (
     "server.trust-missing",
     "server.resolver-missing",
     "served.name-mismatch",
-    "server.",
+    "server.cache-missing",
+    "server.serves-bad-staple",
     "served.",
+    "server.",
     "staple.",
 )
 
