@@ -77,14 +77,16 @@ _CAUSE_RANK: Final[tuple[str, ...]] = (
     "server.resolver-broken",
     "dns.",
     "net.",
-    "responder.",
     "server.blocked-only",
+    "responder.",
     "ocsp.",
     "server.trust-missing",
     "server.resolver-missing",
     "served.name-mismatch",
-    "server.",
+    "server.cache-missing",
+    "server.serves-bad-staple",
     "served.",
+    "server.",
     "staple.",
 )
 

@@ -29,21 +29,29 @@ class Symptom(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """One question for the addresses of a name; `resolver` '' is this host's own way (getaddrinfo)."""
+    """One question for the addresses of a name; `resolver` '' is this host's own way (getaddrinfo).
+
+    `silent` are the kinds of address that it did not answer for, though it did for another.
+    """
 
     resolver: str
     addresses: tuple[str, ...]
     code: Code | None = None
     text: str = ""
+    silent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A responder's host name, asked of everybody who matters."""
+    """A responder's host name, asked of everybody who matters.
+
+    `servers` are the name servers of this host that know it from here, where the configuration has none.
+    """
 
     host: str
     system: Lookup
     configured: tuple[Lookup, ...] = ()
+    servers: tuple[str, ...] = ()
 
 
 class Signer(Enum):
@@ -140,8 +148,8 @@ class Block:
     `chain` is a file of its own for what stands above the leaf. `fetches`: it would ask the responder
     itself. `cache` is what it needs to start with stapling on, None where it needs nothing. `errors` and
     `made_up` are on where it passes on an answer that is none, or one of its own invention. `in_handshake`:
-    a client waits while it asks. `proxy` is the way that it takes to the responder. `asks` says which of
-    several URLs of a certificate it asks, as an index; `families` which kinds of address it looks up.
+    a client waits while it asks. `proxy` is the way that it takes to the responder. `families` are the
+    kinds of address that it looks up.
     """
 
     where: str
@@ -162,7 +170,6 @@ class Block:
     in_handshake: bool = False
     proxy: Setting = Setting()
     key: Setting = Setting()
-    asks: int = 0
     families: tuple[int, ...] = (4, 6)
 
     @property
@@ -171,10 +178,10 @@ class Block:
         return self.stapling.value == "on"
 
     def asked(self, urls: Sequence[str]) -> tuple[str, ...]:
-        """Return the one URL that it asks; all that there are where somebody else fetches for it."""
+        """Return the URL that it asks: the first of a certificate; all where somebody else fetches for it."""
         if self.responder.value:
             return (self.responder.value,)
-        return (urls[self.asks],) if urls and self.fetches else tuple(urls)
+        return tuple(urls[:1] if self.fetches else urls)
 
 
 @dataclass(frozen=True, slots=True)

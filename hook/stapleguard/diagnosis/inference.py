@@ -55,6 +55,9 @@ def _only_blocked(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     answered = {
         one.resolver for name in facts.names for one in name.configured if one.code is None and one.resolver
     }
+    if any(one.code.value.startswith("dns.") for one in server.log):
+        # A name that a file of this host holds needs no name server.
+        answered |= {one for name in facts.names for one in name.servers}
     place = server.place
     shut = [one for one in place.knocks if one.code is not None] if place else []
     shut = [one for one in shut if one.target in reached or one.target in answered]

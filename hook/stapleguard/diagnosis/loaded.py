@@ -124,7 +124,7 @@ def block(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
             remedy=remedies.stapling_off(server, block, facts),
         )
     url = next(iter(block.asked(facts.urls)), "")
-    if url and not url.startswith("http://") and fetches(facts):
+    if url and not url.lower().startswith("http://") and fetches(facts):
         yield named(
             Code.SERVER_UNSUPPORTED,
             url,
@@ -144,30 +144,34 @@ def staple_file(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
         return
     file, where, name = server.staple_file, server.block.file.where, server.manner.file
     judged = file.judgement
-    bad = judged is None or judged.acceptance is Acceptance.REJECTED
+    said = judged.findings if judged else ()
+    telling = [*criticals(said)]
+    if facts.symptom is Symptom.ABSENT:
+        telling += [one for one in said if one.code in server.manner.sets_aside]
+    bad = judged is None or judged.acceptance is Acceptance.REJECTED or bool(telling)
     if bad or file.denied:
-        why = file.problem or "; ".join(one.message for one in criticals(judged.findings if judged else ()))
+        why = file.problem or "; ".join(one.message for one in telling)
+        by = "" if judged is None or criticals(said) or not telling else f" with {server.kind}"
         if not bad:
             why = f"{server.kind} runs as {file.denied}, who may not read it again"
         yield named(
             Code.SERVER_STAPLE_FILE_BAD,
             file.path,
-            f"the staple file {file.path} does not pass: {why}",
+            f"the staple file {file.path} does not pass{by}: {why}",
             [f"{where}: {name} {file.path}", why],
             ["an answer in that file that the judge accepts"],
             severity=Severity.CRITICAL if bad or sick(facts) else Severity.WARNING,
             remedy=remedies.staple_file(server, file),
         )
-        for one in judged.findings if judged and bad else ():
-            if one.critical:
-                yield named(
-                    one.code,
-                    file.path,
-                    f"{file.path}: {one.message}",
-                    [f"the judge on {file.path}: {one.message}"],
-                    ["an answer in that file that the judge accepts"],
-                    severity=Severity.WARNING,
-                )
+        for one in telling:
+            yield named(
+                one.code,
+                file.path,
+                f"{file.path}: {one.message}",
+                [f"the judge on {file.path}: {one.message}"],
+                ["an answer in that file that the judge accepts"],
+                severity=Severity.WARNING,
+            )
     elif facts.symptom is Symptom.BAD and server.block.certificates > 1:
         yield named(
             Code.SERVER_STAPLE_FILE_BAD,

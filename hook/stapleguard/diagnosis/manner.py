@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from stapleguard.finding import Code
+
 
 class Resolving(Enum):
     """Who tells a server the address of its responder."""
@@ -53,6 +55,8 @@ class Manner:
     """What has to stand beside it; {config}."""
     issuer: str = ""
     """Another way to hand it the issuer; {certificate}, {block}."""
+    sets_aside: frozenset[Code] = frozenset()
+    """What of a file that the judge accepts keeps it from stapling it."""
     staple_file: str = "write a fresh answer (DER) there by a rename"
     """{path}, {where}"""
     read: str = "The file is read at a reload only."

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from stapleguard.diagnosis import remedies
-from stapleguard.diagnosis.facts import Door, Facts, Name, Reply
+from stapleguard.diagnosis.facts import Door, Facts, Lookup, Name, Reply
 from stapleguard.diagnosis.manner import UNKNOWN, Resolving
 from stapleguard.diagnosis.naming import fetches, named, passes_on, sick, weigh
 from stapleguard.finding import Code, Finding
@@ -21,10 +21,12 @@ def names(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
 
 def _name(facts: Facts, name: Name) -> Iterator[Finding]:
     server, weight = facts.server, weigh(facts)
-    bad = [one for one in name.configured if one.code is not None]
-    good = [one for one in name.configured if one.code is None]
     system = name.system
     manner = server.manner if server else UNKNOWN
+    # nginx waits for the answers to both of its questions.
+    waits = manner.resolving is Resolving.AT_LOAD
+    bad = [one for one in name.configured if one.code is not None or (one.silent and waits)]
+    good = [one for one in name.configured if one not in bad]
     if system.code is not None and good:
         if manner.resolving is Resolving.AT_LOAD:
             yield _unresolvable(facts, name)
@@ -41,12 +43,13 @@ def _name(facts: Facts, name: Name) -> Iterator[Finding]:
             remedy=remedies.name(name, server),
         )
         if bad and _worse(bad[0].code, system.code):
-            yield _resolver_broken(facts, name, weight)
+            yield _resolver_broken(facts, name, bad, weight)
         return
     if bad and not good:
-        yield _resolver_broken(facts, name, weight)
+        yield _resolver_broken(facts, name, bad, weight)
     elif bad and server is not None:
-        yield _resolver_broken(facts, name, Severity.WARNING if weight is Severity.CRITICAL else weight)
+        less = Severity.WARNING if weight is Severity.CRITICAL else weight
+        yield _resolver_broken(facts, name, bad, less)
 
 
 def _worse(configured: Code | None, system: Code) -> bool:
@@ -71,9 +74,8 @@ def _unresolvable(facts: Facts, name: Name) -> Finding:
     )
 
 
-def _resolver_broken(facts: Facts, name: Name, weight: Severity) -> Finding:
+def _resolver_broken(facts: Facts, name: Name, bad: Sequence[Lookup], weight: Severity) -> Finding:
     server = facts.server
-    bad = [one for one in name.configured if one.code is not None]
     said = "; ".join(f"{one.resolver}: {one.text}" for one in bad)
     known = ", ".join(name.system.addresses)
     supports = [f"the configured resolver {one.resolver}: {one.text}" for one in bad]
@@ -109,8 +111,9 @@ def doors(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
         wrong = [door for door in broken if "" not in door.named_by and not _speaks(door)]
         if wrong and right and not any(_speaks(door) for door in mine if door not in right):
             yield _wrong_address(facts, wrong, right)
-            broken = [door for door in (*broken, *right) if door.reply.code is not None and door not in wrong]
-        yield from _each_way(facts, tuple(dict.fromkeys(broken)), whole)
+            left = [door for door in every if door in right or (door in mine and door not in wrong)]
+            broken = [door for door in left if door.reply.code is not None]
+        yield from _each_way(facts, broken, whole)
 
 
 def _asked(facts: Facts, every: Sequence[Door]) -> list[Door]:

@@ -166,7 +166,7 @@ def resolver(asked: Name | None, server: Server | None) -> str:
     """The configured resolver does not do its work."""
     block = server.block if server else None
     host = asked.host if asked else "RESPONDER_HOST"
-    bad = next((one.resolver for one in asked.configured if one.code), "") if asked else ""
+    bad = next((one.resolver for one in asked.configured if one.code or one.silent), "") if asked else ""
     bad = bad or (block.resolver.value if block else "ADDRESS")
     address, _, port = bad.rpartition(":") if bad.count(":") == 1 else (bad, "", "53")
     where = block.resolver.where if block and block.resolver.where else "/etc/resolv.conf"
@@ -178,8 +178,13 @@ def resolver(asked: Name | None, server: Server | None) -> str:
             f"`dig +short {host} A {host} AAAA @{address} -p {port}` must print that.",
             load_again(server),
         )
+    silent = next((one.silent[0] for one in asked.configured if one.silent), 0) if asked else 0
+    kind = {4: " A", 6: " AAAA"}.get(silent, "")
+    if silent and block:
+        line = f"At {where} write `ipv{silent}=off` behind the addresses, or name in the place of {bad} one "
+        line += "that answers that, too."
     return _steps(
-        f"`dig +time=2 +tries=1 {host} @{address} -p {port}` must answer.",
+        f"`dig +time=2 +tries=1 {host}{kind} @{address} -p {port}` must answer.",
         line.format(where=where, bad=bad)
         + f" Or bring that one back, and let UDP and TCP port {port} to {address} pass the firewall.",
         load_again(server),

@@ -304,10 +304,11 @@ def place(
             request = f"GET / HTTP/1.0\r\nHost: {door.address}\r\n\r\n".encode()
             tries.append((door.where, host.Try("tcp", door.address, door.port, request)))
     for name in names:
+        known = [one.resolver for one in name.configured if one.code is None]
         tries += [
-            (one.resolver, host.Try("udp", *asked))
-            for one in name.configured
-            if one.code is None and (asked := dns.question(one.resolver, name.host)) is not None
+            (one, host.Try("udp", *asked))
+            for one in (*known, *name.servers)
+            if (asked := dns.question(one, name.host)) is not None
         ]
     told = host.try_as(workers[0], [one for _, one in tries], _KNOCK_SECONDS)
     who = host.process(workers[0])

@@ -110,9 +110,10 @@ def _is_literal(host: str) -> bool:
 def _name(world: World, host: str, route: Route) -> Name:
     limit = min(_RESOLVE_SECONDS, world.config.fetch_timeout)
     asked = [_bound(_configured, one, host, limit, route.families) for one in route.resolvers]
-    jobs = [_bound(_system, host, limit), *asked]
-    system, *configured = at_once(jobs)
-    return Name(host, system, tuple(configured))
+    around = [_bound(_configured, one, host, limit) for one in ([] if asked else _name_servers())]
+    system, *others = at_once([_bound(_system, host, limit), *asked, *around])
+    servers = tuple(one.resolver for one in others[len(asked) :] if one.code is None)
+    return Name(host, system, tuple(others[: len(asked)]), servers)
 
 
 def _system(host: str, limit: float) -> Lookup:
@@ -146,7 +147,8 @@ def _configured(server: str, host: str, limit: float, families: Sequence[int] = 
             return Lookup(server, (), Code.DNS_NAME_NOT_FOUND, f"{escape(server)} is no address and has none")
         return replace(_configured(f"{found[0]}:{port or 53}", host, limit, families), resolver=server)
     if answer.finding is None:
-        return Lookup(server, answer.addresses)
+        said = f"no answer when asked for IPv{answer.silent[0]}" if answer.silent else ""
+        return Lookup(server, answer.addresses, None, said, answer.silent)
     return Lookup(server, (), answer.finding.code, answer.finding.message)
 
 
@@ -168,7 +170,7 @@ def _plans(world: World, url: str, names: Sequence[Name]) -> Iterator[_Plan]:
         host, port = parts.hostname or "", parts.port or 80
     except ValueError:
         return
-    if not url.startswith("http://") or not host:
+    if parts.scheme != "http" or not host:
         return
     given: dict[str, tuple[str, ...]] = {}
     if _is_literal(host):
@@ -240,7 +242,7 @@ def _portal(location: str, world: World) -> bool:
     """Whether a redirect leads to what answers with a page instead of an OCSP answer."""
     host = _host(location)
     found = addresses_of((host,), 2.0)[host] if host else ()
-    if not location.startswith("http://") or not found:
+    if not location.lower().startswith("http://") or not found:
         return False
     policy = replace(world.fetch_policy, timeout=3.0)
     there = ocsp_exchange_at(location, found[0], b"\x30\x00", "GET", policy)

@@ -160,5 +160,4 @@ def _block(instance: Instance, config: apache_config.Config, scope: apache_confi
         proxy=setting("sslocspproxyurl"),
         in_handshake=not managed,
         key=path("sslcertificatekeyfile"),
-        asks=0 if managed else -1,  # mod_ssl takes the last one of the certificate, mod_md the first
     )

@@ -14,6 +14,7 @@ from cryptography import x509
 from stapleguard import host, material
 from stapleguard.diagnosis.facts import Block, Setting, Unseen
 from stapleguard.diagnosis.manner import Manner, Resolving
+from stapleguard.finding import Code
 from stapleguard.model import Endpoint
 from stapleguard.servers import haproxy, haproxy_config
 from stapleguard.servers import heard as hearing
@@ -39,6 +40,7 @@ MANNER: Final = Manner(
     issuer="Or write the issuer alone to {certificate}.issuer.",
     staple_file="write a fresh answer (DER) to {path} by a rename, or remove it; without a reload: "
     "`set ssl ocsp-response <<` and the answer in base64 on the stats socket.",
+    sets_aside=frozenset({Code.OCSP_CERTID_UNMATCHED, Code.OCSP_NO_NEXT_UPDATE}),
     read="A file that does not fit is left aside with a warning.",
     resolver="HAProxy asks the `nameserver` lines of `resolvers default`, or those of /etc/resolv.conf, and "
     "never /etc/hosts: at {where} name one that answers in the place of {bad}.",

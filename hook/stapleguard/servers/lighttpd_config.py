@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from os.path import realpath
 from pathlib import Path
@@ -47,6 +48,7 @@ class _Block:
     values: dict[str, str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     guards: list[str] = field(default_factory=list)
+    test: tuple[str, str] = ("", "")
 
     def get(self, name: str) -> str:
         """Return the value in force."""
@@ -63,6 +65,27 @@ class _Block:
         while block is not None and name not in block.values:
             block = block.parent
         return block.places.get(name, "") if block is not None else ""
+
+    def strange(self, name: str) -> bool:
+        """Whether what would be inherited belongs to the certificate of another block."""
+        return name == "ssl.stapling-file" and "ssl.pemfile" in self.values and name not in self.values
+
+    def holds(self, text: str) -> bool:
+        """Whether its condition holds for a text."""
+        sign, value = self.test
+        match sign:
+            case "==":
+                return text == value
+            case "!=":
+                return text != value
+            case "=^":
+                return text.startswith(value)
+            case "=$":
+                return text.endswith(value)
+            case "=~" | "!~":
+                with suppress(re.error):
+                    return (re.search(value, text) is not None) is (sign == "=~")
+        return False
 
     def is_in(self, kind: str) -> _Block | None:
         """Return the innermost condition of a kind that this one is in."""
@@ -113,7 +136,7 @@ class _Reader:
 
     def _condition(self, tokens: list[tuple[str, str, str]], text: str, where: str, block: _Block) -> _Block:
         sign, value = (tokens.pop(0)[1] if tokens else ""), self._value(tokens)
-        inner = _Block(where, text, value if sign == "==" else "", block)
+        inner = _Block(where, text, value if sign == "==" else "", block, test=(sign, value))
         self.blocks.append(inner)
         while tokens and tokens.pop(0)[1] != "{":
             pass
@@ -193,11 +216,15 @@ def presented(config: str, address: str, port: int, name: str, wanted: Sequence[
     # An address that no socket names is one of every address.
     here = here or [block for block, found in places if port in {number for _, number in found}]
     hosts = [(block, block.is_in('$HTTP["host"]')) for block in here]
-    mine = [block for block, host in hosts if host is not None and name and host.value == name]
+    mine = [block for block, host in hosts if host is not None and name and host.holds(name)]
     plain = [block for block, host in hosts if host is None]
-    for block in (*mine, *plain):
-        return Presented(block.where, {one: (block.get(one), block.place(one)) for one in wanted})
-    return None
+    # Of several that hold, what comes later counts.
+    chosen = next(reversed([*plain, *mine]), None)
+    if chosen is None:
+        return None
+    held = (one for one in wanted if not chosen.strange(one))
+    given = {one: (chosen.get(one), chosen.place(one)) for one in held}
+    return Presented(chosen.where, dict.fromkeys(wanted, ("", "")) | given)
 
 
 def files(config: str) -> tuple[str, ...]:
@@ -226,7 +253,7 @@ def _site(block: _Block, reader: _Reader) -> Site | None:
     if not pem and not block.guards:
         return None
     host = block.is_in('$HTTP["host"]') or block.is_in('$HTTP["scheme"]')
-    staple = block.get("ssl.stapling-file")
+    staple = "" if block.strange("ssl.stapling-file") else block.get("ssl.stapling-file")
     return Site(
         names=(host.value,) if host is not None and host.value else (),
         listens=tuple(dict.fromkeys(_listens(block, reader))),

@@ -27,11 +27,15 @@ _KINDS: Final = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """IP literals, A before AAAA; without any, `finding` says why. `seconds` is the time of both queries."""
+    """IP literals, A before AAAA; without any, `finding` says why. `seconds` is the time of both queries.
+
+    `silent` are the families that there was no answer for.
+    """
 
     addresses: tuple[str, ...]
     finding: Finding | None
     seconds: float
+    silent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,9 @@ def ask(server: str, name: str, timeout: float, families: Sequence[int] = FAMILI
     seconds = time.monotonic() - started
     addresses = tuple(dict.fromkeys(one for reply in replies for one in reply.addresses))
     if addresses:
-        return Resolution(addresses, None, seconds)
+        given = zip(families, replies, strict=True)
+        silent = tuple(family for family, reply in given if reply.code is Code.DNS_TIMEOUT)
+        return Resolution(addresses, None, seconds, silent)
     # No record of one kind is ordinary; a failure of either kind says more than that.
     worst = min(replies, key=lambda reply: reply.code is Code.DNS_NAME_NOT_FOUND)
     evidence: dict[str, Json] = {
