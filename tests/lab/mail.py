@@ -162,7 +162,7 @@ def mail_servers(issued: Issued | None) -> Iterator[Mapping[StartTls, int]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stapleguard-mail-")))
         folder.chmod(0o755)  # each server's user has to get to its own
-        enter = _view(stack, folder)
+        enter = view(stack, folder)
         running = [_start(stack, folder, server, issued, enter) for server in _SERVERS]
         for log, child, ports in running:
             for port in ports.values():
@@ -170,8 +170,8 @@ def mail_servers(issued: Issued | None) -> Iterator[Mapping[StartTls, int]]:
         yield {protocol: port for _, _, ports in running for protocol, port in ports.items()}
 
 
-def _view(stack: ExitStack, folder: Path) -> list[str]:
-    """Make the view; the argv that runs a command in there."""
+def view(stack: ExitStack, folder: Path) -> list[str]:
+    """Make the view, in which `folder` may be written to; return the argv that runs a command in there."""
     (folder / "view").mkdir()
     argv = [
         "unshare",
