@@ -88,6 +88,8 @@ def own_proxy_works(lab: Lab) -> None:
 def managed(lab: Lab) -> None:
     """mod_md staples instead of mod_ssl."""
     modules("md")(lab)
+    (lab.directory / "md").mkdir(exist_ok=True)
+    (lab.directory / "md").chmod(0o777)  # its processes keep there what they fetch
     lab.directives.clear()
     lab.main = {"MDStoreDir": f'"{lab.directory}/md"', "MDStapling": "on", "MDStapleOthers": "on"}
 

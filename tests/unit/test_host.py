@@ -151,6 +151,41 @@ class TestProcesses:
             forked.join()
         assert host.is_fork(forked.pid, os.getpid())  # gone: nobody's master
 
+    def test_where_a_process_writes_its_errors_and_what_its_user_may_not_read(self, tmp_path: Path) -> None:
+        open_to_all, mine = tmp_path / "open", tmp_path / "mine"
+        for path, mode in ((open_to_all, 0o644), (mine, 0o600)):
+            path.write_text("x")
+            path.chmod(mode)
+        assert host.denied(os.getpid(), str(mine)) == ""
+        log = tmp_path / "log"
+        user = {"user": 65534, "group": 65534, "extra_groups": ()} if os.geteuid() == 0 else {}
+        with log.open("wb") as errors:
+            child = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stderr=errors, **user)
+        try:
+            assert host.output_of(child.pid) == str(log)
+            if user:
+                for one in tmp_path.parents:
+                    if one.name.startswith("pytest-"):
+                        one.chmod(0o755)
+                tmp_path.chmod(0o755)
+                assert host.denied(child.pid, str(open_to_all)) == ""
+                assert host.denied(child.pid, str(mine)) == "uid 65534"
+                tmp_path.chmod(0o700)
+                assert host.denied(child.pid, str(open_to_all)) == "uid 65534"  # it cannot get there
+        finally:
+            child.kill()
+            child.communicate()
+        assert host.output_of(child.pid) is None
+        assert host.denied(child.pid, str(mine)) == ""
+
+    def test_somebody_listens_or_nobody(self) -> None:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = int(listener.getsockname()[1])
+            assert not host.listened(port)
+            listener.listen()
+            assert host.listened(port)
+
     def test_sees_itself_and_its_child(self) -> None:
         pipe = subprocess.PIPE
         with subprocess.Popen(
