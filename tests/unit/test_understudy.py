@@ -94,7 +94,8 @@ class TestChoose:
         warned = [find(Code.STAPLE_ABSENT, "x", "none", severity=Severity.WARNING)]
         assert choose(Showing.BARE, warned, WELL, NOW) is Course.PUBLISH
 
-    def test_a_staple_that_clients_refuse_is_held_whatever_its_cause(self) -> None:
+    def test_what_clients_refuse_is_held_whatever_its_cause(self) -> None:
+        assert chosen(Showing.BAD, Code.RESPONDER_SLOW) is Course.HOLD  # Apache's handshakes wait for it
         assert chosen(Showing.BAD, Code.SERVER_SERVES_BAD_STAPLE) is Course.HOLD
         assert chosen(Showing.BAD, Code.OCSP_UNKNOWN) is Course.HOLD
 
@@ -152,6 +153,7 @@ class TestWords:
     def test_only_a_lagging_responder_mends_what_is_held(self, code: Code, *, may: bool) -> None:
         assert may_mend_itself([critical(Code.SERVER_SERVES_BAD_STAPLE), critical(code)]) is may
         assert not may_mend_itself([critical(Code.SERVER_RESOLVER_BROKEN)])
+        assert may_mend_itself([critical(Code.RESPONDER_SLOW)])
         assert not may_mend_itself([critical(Code.SERVER_SERVES_BAD_STAPLE)])
 
 

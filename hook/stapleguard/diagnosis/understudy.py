@@ -95,7 +95,9 @@ def choose(showing: Showing, findings: Sequence[Finding], standing: Standing, no
 
 
 def may_mend_itself(findings: Sequence[Finding]) -> bool:
-    """Whether what is held may need nobody: a bad staple that is the word of a responder which lags."""
+    """Whether what is held may need nobody: a responder that is slow, or a staple that is a lagging one's."""
+    if may_pass(cause_of(criticals(findings))):
+        return True
     served = any(one.code is Code.SERVER_SERVES_BAD_STAPLE for one in findings)
     answers = [one for one in findings if one.code.value.startswith("ocsp.")]
     return served and bool(answers) and all(may_pass(one.code) for one in answers)

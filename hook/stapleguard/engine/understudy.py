@@ -240,8 +240,7 @@ class _Play:
                 return Showing.GOOD, (), ""
             findings = self._translated(told.result() if told is not None else self._examined(child))
         bad = diagnosis.BREAKING - {Code.STAPLE_MUST_STAPLE_UNMET}
-        shown = filter(_shown, self.strands)
-        seen = {found.code for strand in shown for found in strand_findings(strand)}
+        seen = {found.code for strand in self.strands for found in strand_findings(strand)}
         return Showing.BAD if seen & bad else Showing.BARE, findings, ""
 
     @contextmanager
@@ -270,11 +269,11 @@ class _Play:
             now = clock.monotonic()
             if now >= end or all(strand.settled or self._bad(strand) for strand in self.strands):
                 break
-            if self._barred:
+            if self._barred or self._seen_enough(now - begun):
                 break
             if told is None and self._answered and (self._doubtful(now - begun) or criticals(self._log())):
                 told = diagnose()
-            elif told is not None and told.done() and not may_pass(cause_of(criticals(told.result()))):
+            elif told is not None and told.done() and _lasting(told.result()):
                 break
             clock.wait(min(pause, max(0.0, end - now)))
             # It starts within milliseconds, and fetches within some more; after that nothing hurries.
@@ -299,7 +298,11 @@ class _Play:
     def _budget(self) -> float:
         """Seconds to wait for a staple; where nobody gets an answer there is none to wait for."""
         whole = self.world.config.understudy_budget
-        return whole if self._answered else min(whole, _WITHOUT_ANSWER)
+        return whole if self._answered else min(whole, 2 * _WITHOUT_ANSWER)
+
+    def _seen_enough(self, seconds: float) -> bool:
+        """Where nobody gets an answer: whether what is served without one was seen for long enough."""
+        return not self._answered and seconds >= _WITHOUT_ANSWER and all(map(_shown, self.strands))
 
     @property
     def _answered(self) -> bool:
@@ -403,6 +406,12 @@ _BROKEN: Final = frozenset(
 
 _OWN_AFFAIRS: Final = frozenset({Code.SERVER_CONFIG_INVALID, Code.STAPLE_NOT_APPLICABLE})
 """What is said of its own configuration, which is ours; the real one was tested with the candidate."""
+
+
+def _lasting(findings: Sequence[Finding]) -> bool:
+    """Whether there is a cause that more waiting does not mend."""
+    cause = cause_of(criticals(findings))
+    return cause is not None and not may_pass(cause)
 
 
 def _reached(strand: Strand) -> bool:
