@@ -188,6 +188,41 @@ def test_half_an_environment_names_what_is_missing(which: str, variable: str, tm
             assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("which", "file", "said"),
+    [
+        ("uacme", f"{NAME}/cert.pem", "the certificate of uacme"),
+        ("uacme", f"private/{NAME}/key.pem", "the key of uacme"),
+        ("getssl", f".getssl/{NAME}/{NAME}.key", "the key of getssl"),
+        ("getssl", f".getssl/{NAME}/{NAME}.crt", "the certificate of getssl"),
+        ("getssl", f".getssl/{NAME}/chain.crt", "the chain of getssl"),
+        ("caddy", f"{CADDY}.crt", "certificate_path"),
+        ("caddy", f"{CADDY}.key", "private_key_path"),
+        ("mod_md", f"domains/{NAME}/privkey.pem", "the key in the store"),
+        ("files (step)", f"{NAME}.crt", "--cert"),
+        ("files (step)", f"{NAME}.key", "--key"),
+        ("files with a chain", f"{NAME}/ca.pem", "--chain"),
+    ],
+)
+def test_a_file_that_is_missing_is_named(which: str, file: str, said: str, tmp_path: Path) -> None:
+    call = RECORDED[which].call(tmp_path)
+    (tmp_path / file).unlink()
+    with pytest.raises(UsageError, match=f"^{said} is not a file: .*{file}$") as caught:
+        receive(call, RECORDED[which].client)
+    assert "has the client written it" in (caught.value.hint or "")
+
+
+def test_mod_md_without_its_certificate_and_certbot_without_its_lineage(tmp_path: Path) -> None:
+    call = RECORDED["mod_md"].call(tmp_path)
+    (tmp_path / f"domains/{NAME}/pubcert.pem").unlink()
+    with pytest.raises(UsageError, match=f"the store of mod_md has no certificate of {NAME}") as caught:
+        receive(call)
+    assert str(tmp_path) in (caught.value.hint or "")
+    with pytest.raises(UsageError, match=r"^RENEWED_LINEAGE is not set$") as caught:
+        receive(Call({"RENEWED_DOMAINS": NAME}))
+    assert "--deploy-hook 'stapleguard hook'" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize("which", ["dehydrated", "dehydrated unchanged", "dehydrated ocsp"])
 def test_half_a_word_names_what_is_missing(which: str, tmp_path: Path) -> None:
     call = RECORDED[which].call(tmp_path)

@@ -36,13 +36,13 @@ def _caller(call: Call) -> Client:
     if call.words:
         raise UsageError(
             f"no ACME client calls its hook with {escape(call.words[0])}",
-            f"name yours with --client: {', '.join(CLIENTS)}",
+            f"name yours with --client: {', '.join(CLIENTS)}; what to write: stapleguard hook --help",
         )
     found = [one for one in _BY_ENVIRONMENT if one.calls(call)]
     if not found:
         raise UsageError(
             "RENEWED_LINEAGE is not set, nor are the variables of lego or acme.sh: no ACME client calls",
-            "see docs/how-to/acme-clients.md; by hand use `stapleguard deploy` or --cert and --key",
+            "what to write for each client: stapleguard hook --help; by hand: stapleguard deploy",
         )
     return _one(found)
 

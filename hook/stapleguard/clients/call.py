@@ -33,7 +33,7 @@ class Call:
         if not value:
             raise UsageError(
                 f"{variable} is not set, though {client} calls",
-                f"{client} sets it for its hooks; see docs/how-to/acme-clients.md",
+                f"{client} sets it for its hooks; what to write for each client: stapleguard hook --help",
             )
         return value
 
