@@ -60,7 +60,8 @@ def test_a_run_arrives_with_its_fields(journal: Journald, site: Site) -> None:
 
 def test_text_of_strangers_neither_moves_a_cursor_nor_forges_a_line(journal: Journald, site: Site) -> None:
     site.renew(ocsp_url="http://127.0.0.1:1/\x1b]0;mine\x07\n<0>FORGED=1")
-    assert journal.run(*site.argv("deploy", str(site.lineage))).status in (3, 8)
+    # No server could ask there: the understudy shows it, and the certificate before stays.
+    assert journal.run(*site.argv("deploy", str(site.lineage))).status == 5
     entries = journal.entries(OURS)
     assert any(r"\x1b]0;mine" in entry["MESSAGE"] + entry.get("ENDPOINT", "") for entry in entries)
     for entry in entries:
