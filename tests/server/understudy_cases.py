@@ -114,6 +114,9 @@ CERT = ocsp.OCSPCertStatus
 
 CASES: tuple[Case, ...] = (
     Case("healthy", _nothing, 0, None, held=False, of=(NGINX, APACHE, HAPROXY, HAPROXY_28)),
+    Case(
+        "a responder that takes two seconds", _says(Said(delay=2.0)), 0, None, held=False, of=(NGINX, APACHE)
+    ),
     # The server's way to the responder.
     Case(
         "nobody is the resolver",
