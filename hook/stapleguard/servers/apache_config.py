@@ -78,9 +78,8 @@ class Config:
         """Return the managed domain of mod_md that a scope gets its certificate from, '' without one."""
         if scope.first("sslcertificatefile") or scope.guards or not scope.has("sslengine", "on"):
             return ""
-        names = {_hostname(word) for word in _names(scope)}
         domains = [[word for word in words if word not in _NO_NAMES] for words in self.main.all("mdomain")]
-        return next((words[0] for words in domains if not names.isdisjoint(words)), "")
+        return next((words[0] for words in domains if not {*_names(scope)}.isdisjoint(words)), "")
 
 
 class _Reader:
@@ -202,12 +201,17 @@ def sites(config: Config, root: str) -> tuple[Site, ...]:
     return tuple(found)
 
 
+def _names(scope: Scope) -> tuple[str, ...]:
+    given = [*scope.all("servername")[-1:], *scope.all("serveralias")]
+    return tuple(_hostname(word) for words in given for word in words)
+
+
 def _site(scope: Scope, config: Config, root: str) -> Site:
     trusted = config.value(scope, "sslcacertificatefile")
     domain = config.domain(scope)
     given = [words[0] for words in scope.all("sslcertificatefile") if words]
     return Site(
-        names=tuple(map(_hostname, _names(scope))),
+        names=_names(scope),
         listens=tuple(dict.fromkeys(_listens(scope, config))),
         certificates=_kept(config, root, domain) if domain else tuple(str(Path(root, one)) for one in given),
         variable=False,
@@ -220,11 +224,6 @@ def _site(scope: Scope, config: Config, root: str) -> Site:
         verifies_clients=config.value(scope, "sslverifyclient").lower() not in ("", "none"),
         keeper="mod_md" if domain else "",
     )
-
-
-def _names(scope: Scope) -> list[str]:
-    words = [*scope.all("servername")[-1:], *scope.all("serveralias")]
-    return [word for each in words for word in each]
 
 
 def _kept(config: Config, root: str, domain: str) -> tuple[str, ...]:
