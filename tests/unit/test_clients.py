@@ -310,6 +310,17 @@ def test_a_word_of_tomorrow_is_a_success_where_dehydrated_is_named() -> None:
     assert receive(Call({}, ("deploy_moon", "x")), "dehydrated") == Idle("dehydrated", "deploy_moon")
 
 
+def test_getssl_is_looked_for_where_it_looks_and_in_a_store(tmp_path: Path) -> None:
+    call = RECORDED["getssl"].call(tmp_path)
+    (tmp_path / "etc").mkdir()
+    moved = (tmp_path / ".getssl").rename(tmp_path / "etc" / "getssl")
+    with pytest.raises(UsageError, match=r"^the key of getssl is not a file: .*/\.getssl/"):
+        receive(call, "getssl")
+    taken = receive(replace(call, store=str(moved)), "getssl")
+    assert isinstance(taken, Renewal)
+    assert taken.files["chain"] == f"{moved}/{NAME}/chain.crt"
+
+
 def test_two_at_once_are_refused_unless_one_is_named(tmp_path: Path) -> None:
     lego, acmesh = (RECORDED[one].call(tmp_path).environment for one in ("lego 4", "acme.sh"))
     both = Call({**lego, **acmesh})

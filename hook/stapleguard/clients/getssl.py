@@ -11,7 +11,9 @@ from stapleguard.model import Renewal
 def _receive(call: Call) -> Renewal | Idle:
     name = identifier(call, "getssl")
     home = call.environment.get("HOME") or "/root"
-    folder = Path(call.store or f"{home}/.getssl") / name
+    # It looks into these for its own configuration, in this order (WORKING_DIR_CANDIDATES).
+    stores = [call.store] if call.store else ["/etc/getssl", f"{home}/.getssl"]
+    folder = next((Path(one, name) for one in stores if Path(one, name).is_dir()), Path(stores[-1], name))
     files = {
         "privkey": ("the key of getssl", str(folder / f"{name}.key")),
         "cert": ("the certificate of getssl", str(folder / f"{name}.crt")),
