@@ -137,6 +137,17 @@ def test_a_watched_server_is_proved_and_told_how_to_be_guarded(site: Site) -> No
     assert f"include {site.state}/live/{NAME}/nginx.conf;" in told[0]["remedy"]
 
 
+def test_a_watched_server_is_found_again_by_its_name_alone(site: Site) -> None:
+    site.renew()
+    watch(site)
+    site.nginx.start(site.port)
+    assert site.deploy().status == 0
+    assert site.run("check", NAME, "--json").status == 0
+    site.responder.set_mode(Mode.HTTP_500)
+    site.nginx.start(site.port)
+    assert site.run("doctor", NAME, "--json").json["cause"] == "responder.http-error"
+
+
 def test_a_watched_server_is_never_rolled_back(site: Site) -> None:
     site.configure('missing_staple = "rollback"', "[responder]\npatience = 0\n")
     site.renew()

@@ -13,6 +13,7 @@ from stapleguard import inventory, report
 from stapleguard.diagnosis import Result
 from stapleguard.disk import replace_file
 from stapleguard.engine.doctor import doctor_lineage, doctor_place, together
+from stapleguard.engine.upkeep import standing_sources_of
 from stapleguard.engine.world import World
 from stapleguard.model import UsageError, escape
 from stapleguard.report import diagnosis
@@ -54,7 +55,7 @@ def _looked(arguments: argparse.Namespace, world: World) -> Result:
             "nothing to look at: no lineage is deployed or configured",
             "name an endpoint, such as example.org:443",
         )
-    return together([doctor_lineage(world, one, world.config.lineage(one).sources, timeout) for one in names])
+    return together([doctor_lineage(world, one, standing_sources_of(world, one), timeout) for one in names])
 
 
 def _bundle(arguments: argparse.Namespace) -> Path | None:

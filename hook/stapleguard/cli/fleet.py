@@ -145,8 +145,9 @@ def _looker(arguments: argparse.Namespace, world: World) -> Callable[[Asked], Re
     def look_at(asked: Asked) -> Result:
         if isinstance(asked.what, str):
             from stapleguard.engine.check import check_lineage
+            from stapleguard.engine.upkeep import standing_sources_of
 
-            return check_lineage(world, asked.what, world.config.lineage(asked.what).sources, timeout)
+            return check_lineage(world, asked.what, standing_sources_of(world, asked.what), timeout)
         return look(world, asked.what, timeout, depth)
 
     return look_at

@@ -105,6 +105,11 @@ def sources_of(world: World, name: str) -> tuple[str, ...]:
     )
 
 
+def standing_sources_of(world: World, name: str) -> tuple[str, ...]:
+    """Return the directories of a lineage that is only looked at; none where nothing of it was deployed."""
+    return sources_of(world, name) if world.state.live(name) else world.config.lineage(name).sources
+
+
 def _note(world: World, name: str, sources: Sequence[str], result: Result) -> None:
     now, settings = world.clock.now(), world.config
     noted: dict[str, Json] = dict(world.state.observation(NOTE))
