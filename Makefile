@@ -91,7 +91,7 @@ faults: .venv/.done-test
 	@sh tests/install-tools
 	@STAPLEGUARD_FAULTS=all .venv/bin/python -m pytest tests/server/test_faults.py tests/server/test_doctor.py -q -s $(ARGS)
 
-## systemd-257: the tests in a real systemd on Debian 13, whose root is made first (five minutes, 700 MB, as root)
+## systemd-257: the tests in a real systemd on Debian 13, whose root is made first (five minutes, 400 MB, as root)
 systemd-257: .venv/.done-test $(TRIXIE)/.done
 	@sh tests/install-tools
 	@STAPLEGUARD_SYSTEMD_ROOT=$(TRIXIE) .venv/bin/python -m pytest tests/systemd $(ARGS)
