@@ -17,6 +17,7 @@ from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
+from lab.patients import open_up
 from stapleguard import host
 from stapleguard.host import Delivery, proc
 from stapleguard.model import StapleguardError
@@ -164,10 +165,7 @@ class TestProcesses:
         try:
             assert host.output_of(child.pid) == str(log)
             if user:
-                for one in tmp_path.parents:
-                    if one.name.startswith(("pytest-", "popen-")):  # the latter from pytest-xdist
-                        one.chmod(0o755)
-                tmp_path.chmod(0o755)
+                open_up(tmp_path)
                 assert host.denied(child.pid, str(open_to_all)) == ""
                 assert host.denied(child.pid, str(mine)) == "uid 65534"
                 tmp_path.chmod(0o700)
