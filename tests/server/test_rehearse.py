@@ -30,4 +30,5 @@ def test_three_acts_end_as_they_should(tmp_path: Path) -> None:
     assert [act["verdict"] for act in told["acts"]] == ["verified", "rolled-back", "not-applicable"]
     assert [act["before"] == act["after"] for act in told["acts"]] == [False, True, False]
     assert told["acts"][1]["cause"] == "ocsp.unauthorized"
+    assert done.stderr.count("understudy nginx: a good staple after") == 1
     assert not (tmp_path / "untouched").exists()
