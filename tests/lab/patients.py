@@ -274,13 +274,6 @@ def lighttpd(lab: Lab) -> Patient:
     return Patient("lighttpd", binary, config, runs, write, staple, "")
 
 
-def open_up(directory: Path) -> None:
-    """Let everybody enter a directory of pytest's; its own directories above it, and no others."""
-    for one in (directory, *directory.parents):
-        if one == directory or one.name.startswith(("pytest-", "popen-")):
-            one.chmod(0o755)
-
-
 def _packaged(name: str) -> str:
     found = shutil.which(name, path=PATH)
     assert found is not None, name

@@ -131,6 +131,8 @@ KEPT_BACK: tuple[Case, ...] = (
     Case("dropped, for as long as Apache waits", "net.blocked", both(PATIENT, BLOCK)),
     Case("closes without answer", "net.reset", says(Said(closes=True))),
     Case("name unknown everywhere", "dns.name-not-found", name_unknown_everywhere),
+    Case("too large", "responder.too-large", says(Said(body=b"\x30" * 200_000))),
+    Case("cut short", "ocsp.malformed", says(Said(cut=20))),
     Case("tryLater", "ocsp.try-later", says(unsuccessful(STATUS.TRY_LATER))),
     Case("unauthorized", "ocsp.unauthorized", says(unsuccessful(STATUS.UNAUTHORIZED))),
     Case("internalError", "ocsp.internal-error", says(unsuccessful(STATUS.INTERNAL_ERROR))),
@@ -244,6 +246,7 @@ HEALTHY: tuple[Case, ...] = (
     Case("answers after two seconds", None, says(Said(delay=2))),
     Case("as an ordinary user, who may", None, only_user_blocked("tcp dport 25 drop")),
     Case("no nextUpdate", None, answers(next_update=None)),
+    Case("wrong content type, which Apache does not mind", None, says(Said(media_type="text/html"))),
     Case("mod_md, restarted after its first fetch", None, both(managed, restarted)),
     # With these settings it keeps no failure.
     Case("was closed, is open again", None, recovered),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cryptography.hazmat.primitives import hashes
 from fault_makers import (
     BLOCK,
     DELEGATE,
@@ -158,6 +159,9 @@ UPDATING: tuple[Case, ...] = (
     Case("garbage", "responder.not-ocsp", says(Said(body=b"this is no DER"))),
     Case("takes and is silent", "responder.slow", says(Said(silent=True))),
     Case("closes without answer", "net.reset", says(Said(closes=True))),
+    Case("too large", "responder.too-large", says(Said(body=b"\x30" * 200_000))),
+    Case("cut short", "ocsp.malformed", says(Said(cut=20))),
+    Case("SHA-256 CertID", "ocsp.certid-unmatched", answers(certid_hash=hashes.SHA256())),
     Case("tryLater", "ocsp.try-later", says(unsuccessful(STATUS.TRY_LATER))),
     Case("unauthorized", "ocsp.unauthorized", says(unsuccessful(STATUS.UNAUTHORIZED))),
     Case("other certificate", "ocsp.wrong-certificate", answers(serial_offset=1)),

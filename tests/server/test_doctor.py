@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from lab.patients import open_up
 from lab.tools import executable, require
 from real_nginx import free_port, until
 from real_servers import APACHE, HAPROXY, LIGHTTPD, Guarded, Recipe, guarded
@@ -29,11 +29,19 @@ slow = pytest.mark.skipif(
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def wide() -> Iterator[Path]:
+    """A directory that everybody can enter, which pytest's are not."""
+    with TemporaryDirectory(prefix="stapleguard-doctor-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+@pytest.fixture
+def site(wide: Path) -> Iterator[Site]:
     require("nginx")
     binary = find_nginx()
     assert binary is not None
-    made = Site(binary, tmp_path, 1)
+    made = Site(binary, wide, 1)
     yield made
     made.close()
 
@@ -127,7 +135,6 @@ def test_an_ordinary_user_is_told_what_was_not_seen_and_what_it_takes(site: Site
     site.responder.set_mode(Mode.TRY_LATER)
     site.nginx.stop()
     site.nginx.start(site.port)
-    open_up(site.directory)
     (site.directory / "nginx").chmod(0o755)
     place = f"127.0.0.1:{site.port}"
     document = json.loads(as_nobody(site, "doctor", place, "--sni", NAME, "--json"))
@@ -145,10 +152,10 @@ def test_an_ordinary_user_is_told_what_was_not_seen_and_what_it_takes(site: Site
 @slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("recipe", [APACHE, HAPROXY, LIGHTTPD])
-def test_what_may_not_be_read_is_not_held_to_be_missing(tmp_path: Path, recipe: Recipe) -> None:
-    with guarded(recipe, tmp_path) as on:
+def test_what_may_not_be_read_is_not_held_to_be_missing(wide: Path, recipe: Recipe) -> None:
+    with guarded(recipe, wide) as on:
         on.open()
-        open_up(tmp_path)  # so that the main file can be read; what it includes stays ours
+        # The main file can be read; what it includes stays ours.
         on.server.directory.chmod(0o755)
         place = (f"127.0.0.1:{on.server.port}", "--sni", NAME, "--json")
         well = json.loads(as_nobody(on.site, "doctor", *place))

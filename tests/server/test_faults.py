@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import fault_cases_apache
 import fault_cases_haproxy
@@ -62,28 +64,30 @@ PLAYED = [(ward, case) for ward in WARDS for case in ward.cases if ALL or case.q
 class Labs:
     """One laboratory for each kind of server, opened when its first case comes."""
 
-    def __init__(self, factory: pytest.TempPathFactory) -> None:
-        self.factory = factory
+    def __init__(self) -> None:
         self.open: dict[str, Lab] = {}
+        self.stack = ExitStack()
 
     def of(self, ward: Ward) -> Lab:
         if ward.name not in self.open:
             require(*ward.tools, "ip", "nft", "unshare", "mount-namespace")
             self.close()
-            directory = self.factory.mktemp(f"faults-{ward.name.replace(' ', '-')}")
-            patients.open_up(directory)  # a server that gave up root reads its staple there
-            self.open[ward.name] = Lab(ward.recipe, directory)
+            # Not pytest's: a server that gave up root reads its staple there.
+            made = self.stack.enter_context(TemporaryDirectory(prefix="stapleguard-faults-"))
+            Path(made).chmod(0o755)
+            self.open[ward.name] = Lab(ward.recipe, Path(made))
         return self.open[ward.name]
 
     def close(self) -> None:
         for lab in self.open.values():
             lab.close()
         self.open = {}
+        self.stack.close()
 
 
 @pytest.fixture(scope="module")
-def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
-    made = Labs(tmp_path_factory)
+def labs() -> Iterator[Labs]:
+    made = Labs()
     yield made
     made.close()
 

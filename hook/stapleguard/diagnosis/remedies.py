@@ -10,7 +10,7 @@ from stapleguard.diagnosis.manner import UNKNOWN, Resolving
 from stapleguard.finding import CATALOGUE, Code, Finding
 
 WHY_UNUSED: Final[Mapping[Code, str]] = {
-    Code.OCSP_CERTID_UNMATCHED: "nginx and Apache look for SHA-1 only, and find nothing about theirs",
+    Code.OCSP_CERTID_UNMATCHED: "nginx, Apache and HAProxy look for SHA-1 only, and find nothing of theirs",
     Code.STAPLE_NEAR_EXPIRY: "nginx drops it at nextUpdate and asks again 300 seconds after it fetched it",
 }
 
