@@ -37,13 +37,15 @@ def refused(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
         if told.code is Code.SERVER_ISSUER_MISSING:
             remedy = remedies.issuer(server)
         yield replace(told, severity=Severity.CRITICAL, remedy=remedy)
+    file = server.staple_file
+    by_file = file is not None and bool(file.problem) and file.path in said
     yield named(
         Code.SERVER_CONFIG_INVALID,
         server.config,
         f"{server.kind} refuses its configuration: {said}",
         [f"its own test says: {said}"],
         ["the test passes when it is repeated"],
-        severity=Severity.WARNING if told else Severity.CRITICAL,
+        severity=Severity.WARNING if told or by_file else Severity.CRITICAL,
     )
 
 
