@@ -29,7 +29,9 @@ def refused(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     if server is None or not server.load.refused:
         return
     said = server.load.refused
-    telling = [one for one in server.load.findings if one.code in _TELLING]
+    # nginx 1.31 says of its anchors what it says of a certificate; those are no material of ours.
+    anchors = server.block.trusted.value if server.block else ""
+    telling = [one for one in server.load.findings if one.code in _TELLING and one.subject != anchors]
     # HAProxy guesses: it says the same of a certificate that names no responder.
     told = next((one for one in telling if one.code is not _NO_ISSUER or not server.issuer_found), None)
     if told is not None:
