@@ -24,7 +24,9 @@ from fault_makers import (
 )
 from lab.faults import DNS, OCSP, OCSP6, OCSP_NAME, OTHER, URL, WEB, Case, Lab, Said, unsuccessful
 from lab.patients import NAME
+from stapleguard.rehearsal.authority import LeafOptions
 
+NOWHERE, HTTPS = "http://nowhere.lab.test/", f"https://{OCSP_NAME}/"
 CLOSED = f"http://{OTHER}:81/"
 TRY_LATER = says(unsuccessful(STATUS.TRY_LATER))
 OFF = "server.stapling-disabled"
@@ -86,6 +88,26 @@ def in_front(name: str, lines: str) -> Make:
     return both(another_site, edited(f"server {{ listen {WEB}:443 ssl; server_name {NAME};", other + ours))
 
 
+def neighbour(url: str) -> Make:
+    """Another block of the same server, whose certificate nginx cannot staple for."""
+    block = (
+        f"server {{ listen {WEB}:443 ssl; server_name other.lab.test; ssl_stapling on;"
+        ' ssl_certificate "DIR/other.pem"; ssl_certificate_key "DIR/other.key"; }\n'
+    )
+
+    def make(lab: Lab) -> None:
+        ours, lab.leaf = lab.leaf, LeafOptions(ocsp_url=url)
+        another_site(lab)
+        lab.leaf = ours
+
+    return both(make, edited("server { listen 127.0.0.1", block + "server { listen 127.0.0.1"))
+
+
+def staple_file_gone(lab: Lab) -> None:
+    staple_file()(lab)
+    lab.after.append((lab.directory / "staple.der").unlink)
+
+
 FOUR_ONLY = directive("resolver", f"{DNS} ipv6=off valid=1s")
 ON = "ssl_stapling on; resolver 127.0.0.53;"
 NO_STAPLING = directive("ssl_stapling", "off")
@@ -108,6 +130,10 @@ NGINX: tuple[Case, ...] = (
     Case("resolver silent for AAAA, ipv6=off", None, both(drops_six, FOUR_ONLY)),
     Case("dead address in hosts, tryLater", "ocsp.try-later", both(hosts_say(OTHER), TRY_LATER)),
     Case("dead address in hosts", None, hosts_say(OTHER)),
+    Case("neighbour's name unknown, ours closed", "net.refused", both(neighbour(NOWHERE), closed)),
+    Case("neighbour's URL is https, ours tryLater", "ocsp.try-later", both(neighbour(HTTPS), TRY_LATER)),
+    Case("neighbour's name unknown, ours well", None, neighbour(NOWHERE)),
+    Case("staple file gone since", "server.staple-file-bad", staple_file_gone, ("server.config-invalid",)),
     Case(
         "delegate, anchors for clients only",
         "server.trust-missing",

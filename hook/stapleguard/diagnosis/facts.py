@@ -145,6 +145,7 @@ class Trust(Enum):
 class Block:
     """The server block that presents the certificate, with everything in force for stapling.
 
+    `certificate` has the files of every kind of key that are in force, where there are several.
     `chain` is a file of its own for what stands above the leaf. `fetches`: it would ask the responder
     itself. `cache` is what it needs to start with stapling on, None where it needs nothing. `errors` and
     `made_up` are on where it passes on an answer that is none, or one of its own invention. `in_handshake`:

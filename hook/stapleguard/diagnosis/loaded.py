@@ -29,7 +29,9 @@ def refused(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
     if server is None or not server.load.refused:
         return
     said = server.load.refused
-    telling = [one for one in server.load.findings if one.code in _TELLING]
+    # nginx 1.31 says of its anchors what it says of a certificate; those are no material of ours.
+    anchors = server.block.trusted.value if server.block else ""
+    telling = [one for one in server.load.findings if one.code in _TELLING and one.subject != anchors]
     # HAProxy guesses: it says the same of a certificate that names no responder.
     told = next((one for one in telling if one.code is not _NO_ISSUER or not server.issuer_found), None)
     if told is not None:
@@ -37,13 +39,15 @@ def refused(facts: Facts, _: Sequence[Finding]) -> Iterator[Finding]:
         if told.code is Code.SERVER_ISSUER_MISSING:
             remedy = remedies.issuer(server)
         yield replace(told, severity=Severity.CRITICAL, remedy=remedy)
+    file = server.staple_file
+    by_file = file is not None and bool(file.problem) and file.path in said
     yield named(
         Code.SERVER_CONFIG_INVALID,
         server.config,
         f"{server.kind} refuses its configuration: {said}",
         [f"its own test says: {said}"],
         ["the test passes when it is repeated"],
-        severity=Severity.WARNING if told else Severity.CRITICAL,
+        severity=Severity.WARNING if told or by_file else Severity.CRITICAL,
     )
 
 

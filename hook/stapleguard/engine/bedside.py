@@ -5,6 +5,7 @@ How each kind of server is read is its own module's business; what is made of it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -145,13 +146,32 @@ def look_at(
         instance.config,
         running,
         block,
-        Load(server.log_findings(test.text), refused, changed),
+        Load(_ours(server.log_findings(test.text), block), refused, changed),
         heard.findings if heard else (),
         manner=stapler.MANNER,
     )
     if block is not None:
         seen = _with_files(world, seen, block, (leaf, issuer), instance, unseen)
     return Bedside(seen, tuple(unseen))
+
+
+_OF_ONE: Final = frozenset(
+    {Code.SERVER_ISSUER_MISSING, Code.SERVER_RESPONDER_UNRESOLVABLE_AT_LOAD, Code.SERVER_UNSUPPORTED}
+)
+"""What a test says of one certificate; what it refuses is the matter of all."""
+
+
+def _ours(said: Sequence[Finding], found: Block | None) -> tuple[Finding, ...]:
+    """Leave out what a test says of the certificates of other blocks."""
+    mine = {os.path.realpath(path) for path in found.certificate.words} if found else set()
+    return tuple(
+        one
+        for one in said
+        if not mine
+        or one.code not in _OF_ONE
+        or not one.subject.startswith("/")
+        or os.path.realpath(one.subject) in mine
+    )
 
 
 def bystander(program: Observed, endpoint: Endpoint | None) -> Server:

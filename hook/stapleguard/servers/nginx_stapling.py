@@ -115,12 +115,11 @@ def recent(text: str, workers: Sequence[int], begun: float) -> list[str]:
 
 def _about(log: Sequence[Finding], found: Block | None) -> tuple[Finding, ...]:
     """Leave out what is said of other certificates."""
-    path = found.certificate.value if found else ""
-    real = os.path.realpath(path) if path else ""
+    mine = {os.path.realpath(path) for path in found.certificate.words} if found else set()
     return tuple(
         one
         for one in log
-        if not path or not one.subject.startswith("/") or os.path.realpath(one.subject) == real
+        if not mine or not one.subject.startswith("/") or os.path.realpath(one.subject) in mine
     )
 
 
@@ -189,6 +188,8 @@ def _block(server: ServerBlock, config: str) -> Block:
         for one in every
         if one.arguments and ("$" in one.arguments[0] or one.arguments[0].startswith("data:"))
     ]
+    fixed = [one for one in every if one.arguments and one not in variable]
+    certificates = tuple(nginx_config.absolute(one.arguments[0], config) for one in fixed)
     file = path("ssl_stapling_file")
     resolver = setting("resolver")
     trusted = "ssl_trusted_certificate"
@@ -203,7 +204,7 @@ def _block(server: ServerBlock, config: str) -> Block:
         setting("ssl_stapling_responder"),
         resolver,
         path(trusted),
-        path("ssl_certificate"),
+        Setting(certificates, fixed[0].where) if fixed else path("ssl_certificate"),
         Setting(variable[0].arguments, variable[0].where) if variable else None,
         len(every),
         fetches=not file.value,
