@@ -14,7 +14,7 @@ from stapleguard.diagnosis.facts import Block, Facts, Symptom, Unseen
 from stapleguard.diagnosis.inference import beside, infer
 from stapleguard.engine import bedside, doors
 from stapleguard.engine.intake import Certificate
-from stapleguard.engine.survey import Survey
+from stapleguard.engine.survey import Mode, Survey
 from stapleguard.engine.world import World
 from stapleguard.finding import Code, Finding
 from stapleguard.model import Endpoint, Severity
@@ -59,8 +59,24 @@ def gather(
             facts = facts_of(world, case)
             # The proof has told the same with its full weight.
             findings += (replace(told, severity=Severity.WARNING) for told in beside(facts))
-            findings += infer(facts)
+            named = infer(facts)
+            findings += _without_an_answer(named) if found.mode is Mode.GUARD else named
     return findings
+
+
+_WARNING: Final = Severity.WARNING
+_OF_THE_ANSWER: Final = ("dns.", "net.", "responder.", "ocsp.")
+
+
+def _without_an_answer(named: Sequence[Finding]) -> list[Finding]:
+    """Let a staple file that we would have written stand behind why there was nothing to write."""
+    why = {
+        one.code for one in named if one.code.value.startswith(_OF_THE_ANSWER) and one.severity is _WARNING
+    }
+    if not why or all(one.code is not Code.SERVER_STAPLING_DISABLED for one in named):
+        return [*named]
+    weights = {Code.SERVER_STAPLING_DISABLED: _WARNING, **dict.fromkeys(why, Severity.CRITICAL)}
+    return [replace(one, severity=weights.get(one.code, one.severity)) for one in named]
 
 
 def cases(
