@@ -37,15 +37,30 @@ sys.addaudithook(_guard)
 class Apart(LoadScopeScheduling):
     """What pytest-xdist runs at the same time: nothing of one group.
 
-    Servers of this host see each other; those in a systemd of their own see nobody, and what is local to a
-    process may run beside both. (Its own marks for groups are lost on pytest 9.)
+    Servers of this host see each other, unless they run in a laboratory of their own or are looked for by
+    their port; those in a systemd of their own see nobody, and what is local to a process may run beside
+    all. (The marks that pytest-xdist has for this are lost on pytest 9.)
     """
 
     _GROUPS: ClassVar = {"server": "host", "crash": "host", "systemd": "container"}
+    _LABORATORIES: ClassVar = (
+        "acme_clients",
+        "caddy_and_exim",
+        "certbot",
+        "cluster_lab",
+        "doctor",
+        "faults",
+        "mod_md",
+        "starttls",
+        "understudy",
+    )
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return self._GROUPS.get(path.split("/")[1], path)
+        _, folder, *_, name = path.split("/")
+        if folder == "server" and name.removeprefix("test_").removesuffix(".py") in self._LABORATORIES:
+            return "laboratory"
+        return self._GROUPS.get(folder, path)
 
 
 @pytest.hookimpl(optionalhook=True)
