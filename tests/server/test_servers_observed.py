@@ -13,7 +13,7 @@ from lab.tools import executable, require
 from real_nginx import free_port, until
 from real_servers import APACHE, guarded
 from site_lab import NAME, Site
-from stapleguard.servers.observed import Ability, observed
+from stapleguard.diagnosis.observed import Ability, observed
 
 pytestmark = pytest.mark.server
 

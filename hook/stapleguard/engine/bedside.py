@@ -30,12 +30,12 @@ from stapleguard.diagnosis.facts import (
     Unseen,
 )
 from stapleguard.diagnosis.manner import Manner
+from stapleguard.diagnosis.observed import Ability, Observed
 from stapleguard.disk import read_bounded
 from stapleguard.engine.world import World
 from stapleguard.finding import Code, Finding
 from stapleguard.model import Endpoint, StapleguardError
 from stapleguard.servers import SERVERS, STAPLERS, ConfigOutcome, Instance
-from stapleguard.servers.observed import Ability, Observed
 from stapleguard.wire import dns
 
 _KNOCK_SECONDS: Final = 4.0

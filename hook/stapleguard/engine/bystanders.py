@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from stapleguard import host
 from stapleguard.diagnosis import Need, Strand, unique
+from stapleguard.diagnosis.observed import Ability, Observed, observed
 from stapleguard.finding import Code, Finding, find
 from stapleguard.model import Severity
 from stapleguard.wire.line import is_local
-
-if TYPE_CHECKING:
-    from stapleguard.servers.observed import Observed
-
-# The servers' modules are a fifth of what a check would load, and most checks find nothing amiss.
 
 
 def bystanders(strands: Sequence[Strand]) -> tuple[Finding, ...]:
@@ -31,16 +27,12 @@ def bystanders(strands: Sequence[Strand]) -> tuple[Finding, ...]:
 
 def programs(port: int) -> list[Observed]:
     """List the programs that are only looked at and listen on a port of this host."""
-    from stapleguard.servers.observed import observed
-
     processes = (host.process(pid) for pid in sorted(host.listeners(port)))
     known = (observed(one.executable) for one in processes if one is not None and one.executable)
     return list(dict.fromkeys(one for one in known if one is not None))
 
 
 def _told(strand: Strand, program: Observed, *, broken: bool) -> list[Finding]:
-    from stapleguard.servers.observed import Ability
-
     where = str(strand.endpoint)
     match program.ability:
         case Ability.FETCHES:

@@ -12,6 +12,7 @@ from stapleguard import material
 from stapleguard.diagnosis import Need, Strand, strand_findings
 from stapleguard.diagnosis.facts import Block, Facts, Symptom, Unseen
 from stapleguard.diagnosis.inference import beside, infer
+from stapleguard.diagnosis.observed import Observed
 from stapleguard.engine import bedside, doors
 from stapleguard.engine.intake import Certificate
 from stapleguard.engine.survey import Mode, Survey
@@ -19,7 +20,6 @@ from stapleguard.engine.world import World
 from stapleguard.finding import Code, Finding
 from stapleguard.model import Endpoint, Severity
 from stapleguard.servers import STAPLERS, Instance
-from stapleguard.servers.observed import Observed
 
 _MISSING: Final = frozenset({Code.STAPLE_ABSENT, Code.STAPLE_MUST_STAPLE_UNMET})
 _URLS: Final = 3
