@@ -21,7 +21,8 @@ def test_nothing_is_accepted_that_openssl_refuses(tmp_path: Path) -> None:
     require("openssl")
     seed = secrets.randbits(32)
     tally = compare(Random(seed), 250, tmp_path, datetime.now(UTC), (KeyKind.P256,))
-    assert [(said.output, judgement) for _, judgement, said in tally.wrong] == [], f"seed {seed}"
+    told = [(bent.der.hex(), said.output, judgement) for bent, judgement, said in tally.wrong]
+    assert told == [], f"seed {seed}"
     # Nought would prove nothing if all were refused.
     assert tally.by_verdict["accepted", "accepted"] > 25
     assert tally.by_verdict["rejected", "rejected"] > 25

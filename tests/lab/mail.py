@@ -35,6 +35,10 @@ mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
 mkdir -p "root$2"
 mount --bind "$2" "root$2"
 for place in /proc /dev; do mount --rbind "$place" "root$place"; done
+# Exim asks for the user that its package would have made.
+user="Debian-exim:x:65533:"
+grep -q "^${user%%:*}:" root/etc/passwd || echo "${user}65533::/:/usr/sbin/nologin" >>root/etc/passwd
+grep -q "^${user%%:*}:" root/etc/group || echo "$user" >>root/etc/group
 echo ready
 exec cat
 """
