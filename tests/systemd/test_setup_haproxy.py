@@ -31,8 +31,8 @@ def site(made: Served) -> Iterator[Served]:
 def lineages(site: Served, *names: str) -> None:
     for name in names:
         site.renew(name)
-    site.box.write("/root/copies", COPIES, 0o755)
-    site.box.run("/root/copies").succeeded()
+    site.box.write("/usr/local/sbin/copies", COPIES, 0o755)
+    site.box.run("/usr/local/sbin/copies").succeeded()
 
 
 def test_a_directory_of_certificates(box: Booted, site: Served) -> None:
@@ -77,7 +77,7 @@ def test_a_list_of_certificates(box: Booted, site: Served) -> None:
     (told,) = site.stapleguard("setup", "--json").json["by_hand"]
     assert f"{CERTS}/{first}.pem" in told
     assert f"is not the certificate that {first} has now" in told
-    box.run("/root/copies").succeeded()
+    box.run("/usr/local/sbin/copies").succeeded()
     done = site.stapleguard("setup", "--write", "--yes", "--json")
     assert done.json["verdicts"] == {first: "verified", second: "verified"}, done.stderr
     assert box.path_in("/etc/haproxy/crt-list.txt").read_text() == (
