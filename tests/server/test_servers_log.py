@@ -61,11 +61,14 @@ def test_apache_says_what_came_back(
     assert server.error_log(instance) == str(apache.server.log)
     apache.site.responder.set_mode(mode)
     before = apache.server.log.stat().st_size
-    leaving = set(server.leaving(instance))
+    asked = len(apache.site.responder.hits)
     apache.server.reload()  # it forgets what it has cached
-    until(lambda: "resuming normal operations" in apache.server.log.read_text()[before:])
-    until(lambda: not leaving & set(server.workers(instance)))
-    handshake(apache)
+
+    def asks() -> bool:
+        handshake(apache)
+        return len(apache.site.responder.hits) > asked
+
+    until(asks)
     said = server.log_findings(apache.server.log.read_text()[before:])
     assert (code in [one.code.value for one in said]) if code else said == ()
     if because:
